@@ -1,0 +1,2 @@
+//! A Lambda Architecture runtime on timely and differential dataflow.
+pub mod log;

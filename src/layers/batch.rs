@@ -1,0 +1,139 @@
+//! The batch graph: computes `[base, cut)` in one large epoch on its own workers, freezes, and is gone.
+//!
+//! A batch that panics is caught: its workers are told to stop, the error is returned, and serving goes on.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::log::{Event, LogError, Tick};
+use crate::operators::{Frozen, Layer, Purpose, ViewExport};
+use crate::runs::{Generation, Shard};
+
+use super::feed::Feed;
+use super::graph::{Dataflow, build};
+
+/// Added to the nice value of batch threads: under contention the speed layer gets about nine times the share
+/// (each step of nice is a factor of 1.25 in weight).
+const BATCH_NICE: i32 = 10;
+
+/// What one batch computed, on all workers of this process.
+pub struct BatchOutput {
+    /// The shards of the new generation, by worker.
+    pub shards: Vec<Arc<Shard>>,
+    /// The runs that were added to them, by worker and slot.
+    pub frozen: Vec<Frozen>,
+    /// The views, as the first worker built them.
+    pub views: Vec<ViewExport>,
+    /// The operators that keep state.
+    pub outline: Vec<String>,
+}
+
+/// Why a batch failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BatchError {
+    /// The log could not be read.
+    #[error("the batch layer could not read the log: {0}")]
+    Log(#[from] LogError),
+    /// A worker panicked.
+    #[error("batch worker {worker} panicked: {message}")]
+    Panicked {
+        /// The worker's index.
+        worker: usize,
+        /// What it said.
+        message: String,
+    },
+    /// The workers could not be started.
+    #[error("the batch workers could not be started: {0}")]
+    Start(String),
+    /// It was asked to stop.
+    #[error("the batch was stopped")]
+    Stopped,
+}
+
+/// Runs a dataflow over `[base frontier, cut)`, which the feed must cover, and freezes it.
+pub fn run_batch<E: Event>(
+    dataflow: &Arc<dyn Dataflow<E>>,
+    base: Option<&Generation>,
+    feed: Feed<E>,
+    cut: Tick,
+    workers: usize,
+    stop: &Arc<AtomicBool>,
+) -> Result<BatchOutput, BatchError> {
+    let base: Option<Vec<Arc<Shard>>> = base.filter(|base| !base.is_initial()).map(|base| base.shards.clone());
+    let feed = Arc::new(feed);
+    let halted = Arc::new(AtomicBool::new(false));
+    let results: Arc<Mutex<Vec<Option<Part>>>> = Arc::new(Mutex::new((0..workers).map(|_| None).collect()));
+    let panicked: Arc<Mutex<Option<BatchError>>> = Arc::default();
+
+    let guards = {
+        let (dataflow, feed, halted, results, panicked, stop) =
+            (Arc::clone(dataflow), Arc::clone(&feed), Arc::clone(&halted), Arc::clone(&results), Arc::clone(&panicked), Arc::clone(stop));
+        timely::execute(timely::Config::process(workers), move |worker| {
+            if let Err(error) = rustix::process::nice(BATCH_NICE) {
+                tracing::debug!(%error, "the batch layer runs at normal priority");
+            }
+            let index = worker.index();
+            let entry = Tick(cut.0.saturating_sub(1));
+            let computed = catch_unwind(AssertUnwindSafe(|| {
+                let layer = Layer::new(base.as_ref().map(|shards| Arc::clone(&shards[index])), entry, Purpose::Batch);
+                build(worker, "Batch", &*dataflow, &layer, Arc::clone(&feed));
+                while worker.has_dataflows() {
+                    if halted.load(Ordering::Acquire) || stop.load(Ordering::Acquire) {
+                        return None;
+                    }
+                    worker.step_or_park(Some(Duration::from_millis(10)));
+                }
+                let frozen = layer.freeze();
+                Some(Part { shard: Arc::new(layer.shard_with(&frozen)), frozen, views: layer.views(), outline: layer.outline() })
+            }));
+            match computed {
+                Ok(part) => results.lock().unwrap_or_else(PoisonError::into_inner)[index] = part,
+                Err(panic) => {
+                    halted.store(true, Ordering::Release);
+                    *panicked.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Some(BatchError::Panicked { worker: index, message: panic_message(&*panic) });
+                }
+            }
+            // Left-over dataflows would keep the thread: after a panic, or when told to stop.
+            let _ = catch_unwind(AssertUnwindSafe(|| worker.installed_dataflows().into_iter().for_each(|id| worker.drop_dataflow(id))));
+        })
+        .map_err(BatchError::Start)?
+    };
+    for joined in guards.join() {
+        joined.map_err(|message| BatchError::Panicked { worker: 0, message })?;
+    }
+
+    if let Some(error) = panicked.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        return Err(error);
+    }
+    if let Some(error) = feed.failure() {
+        return Err(error.into());
+    }
+    let parts: Option<Vec<Part>> = results.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
+    let mut output = BatchOutput { shards: Vec::new(), frozen: Vec::new(), views: Vec::new(), outline: Vec::new() };
+    for part in parts.ok_or(BatchError::Stopped)? {
+        output.shards.push(part.shard);
+        output.frozen.push(part.frozen);
+        if output.views.is_empty() {
+            (output.views, output.outline) = (part.views, part.outline);
+        }
+    }
+    Ok(output)
+}
+
+/// What one worker computed.
+struct Part {
+    shard: Arc<Shard>,
+    frozen: Frozen,
+    views: Vec<ViewExport>,
+    outline: Vec<String>,
+}
+
+/// The text of a panic.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| text.to_string()).or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "no message".to_owned())
+}

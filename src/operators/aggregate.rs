@@ -1,0 +1,239 @@
+//! Aggregates: a key and a monoid's value for each group.
+//!
+//! **Law.** Linear in the monoid: the sum over base and changes is the sum of both sums. Nothing is looked up.
+//! **State.** None before the exchange but a table of the epoch's groups; after it, what the view or the next operator keeps.
+//! **Cost.** One look-up in a hash table for each event, by the borrowed key. A group crosses the exchange once an epoch on
+//! each worker, not once an event; that is where an aggregate beats counting rows.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hash, Hasher};
+
+use columnar::{Borrow, Columnar, Index, Len, Push, Ref};
+use differential_dataflow::difference::Semigroup;
+use differential_dataflow::{AsCollection, VecCollection};
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::Operator;
+
+use crate::log::Event;
+use crate::runs::Data;
+
+use super::events::{Epochs, Events};
+use super::flow::{Flow, Table, place, table};
+use super::layer::Layer;
+use super::monoid::{Abelian, Fold, Monoid};
+
+/// Groups that a worker combines before it passes them on; bounds memory when an epoch has more groups than this.
+/// 2^20 groups of a 50-byte key and two counters take about 100 MB.
+pub const COMBINED_GROUPS_MAX: usize = 1 << 20;
+
+/// Sums by key, as changes since the base.
+pub struct Aggregated<'s, K: Data, M: Monoid> {
+    pub(crate) layer: Layer,
+    pub(crate) changes: VecCollection<'s, u64, (K, ()), Fold<M>>,
+}
+
+impl<K: Data, M: Monoid> Clone for Aggregated<'_, K, M> {
+    fn clone(&self) -> Self {
+        Self { layer: self.layer.clone(), changes: self.changes.clone() }
+    }
+}
+
+/// A key as an event lends it: hashed and compared as it is, copied only when its group is new.
+///
+/// Strings are `&[u8]` or `&str`, integers are values, tuples are tuples of these; any owned key can be lent as `&K`.
+pub trait KeyRef<K: Columnar> {
+    /// Feeds the key to a hasher; every form of one key feeds the same.
+    fn feed<H: Hasher>(&self, hasher: &mut H);
+    /// Whether it is the stored key.
+    fn is(&self, stored: Ref<'_, K>) -> bool;
+    /// Copies it into a column.
+    fn store(self, column: &mut K::Container);
+}
+
+impl KeyRef<String> for &[u8] {
+    fn feed<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write(self);
+        hasher.write_usize(self.len());
+    }
+    fn is(&self, stored: &[u8]) -> bool {
+        *self == stored
+    }
+    fn store(self, column: &mut <String as Columnar>::Container) {
+        column.push(self);
+    }
+}
+
+impl KeyRef<String> for &str {
+    fn feed<H: Hasher>(&self, hasher: &mut H) {
+        KeyRef::<String>::feed(&self.as_bytes(), hasher);
+    }
+    fn is(&self, stored: &[u8]) -> bool {
+        self.as_bytes() == stored
+    }
+    fn store(self, column: &mut <String as Columnar>::Container) {
+        column.push(self);
+    }
+}
+
+macro_rules! integer_key {
+    ($($integer:ty),+) => {$(
+        impl KeyRef<$integer> for $integer {
+            fn feed<H: Hasher>(&self, hasher: &mut H) {
+                self.hash(hasher);
+            }
+            fn is(&self, stored: Ref<'_, $integer>) -> bool {
+                *self == <$integer>::into_owned(stored)
+            }
+            fn store(self, column: &mut <$integer as Columnar>::Container) {
+                Push::<&$integer>::push(column, &self);
+            }
+        }
+    )+};
+}
+integer_key!(u8, u16, u32, u64, i8, i16, i32, i64, bool);
+
+macro_rules! tuple_key {
+    ($($lent:ident $key:ident $index:tt),+) => {
+        impl<$($key: Columnar, $lent: KeyRef<$key>),+> KeyRef<($($key,)+)> for ($($lent,)+) {
+            fn feed<H_: Hasher>(&self, hasher: &mut H_) {
+                $(self.$index.feed(hasher);)+
+            }
+            fn is(&self, stored: Ref<'_, ($($key,)+)>) -> bool {
+                $(self.$index.is(stored.$index))&&+
+            }
+            fn store(self, column: &mut <($($key,)+) as Columnar>::Container) {
+                $(self.$index.store(&mut column.$index);)+
+            }
+        }
+    };
+}
+tuple_key!(A KA 0, B KB 1);
+tuple_key!(A KA 0, B KB 1, C KC 2);
+tuple_key!(A KA 0, B KB 1, C KC 2, D KD 3);
+
+/// Collects the groups of one epoch. An author's closure adds to it.
+pub struct Groups<K: Data, M: Monoid> {
+    index: HashTable<u32>,
+    hashes: Vec<u64>,
+    keys: K::Container,
+    sums: Vec<Fold<M>>,
+    state: FixedState,
+}
+
+impl<K: Data, M: Monoid> Default for Groups<K, M> {
+    fn default() -> Self {
+        Self { index: HashTable::new(), hashes: Vec::new(), keys: Default::default(), sums: Vec::new(), state: FixedState::default() }
+    }
+}
+
+impl<K: Data, M: Monoid> Groups<K, M> {
+    /// Adds a value to a key's group.
+    #[inline]
+    pub fn add<Q: KeyRef<K>>(&mut self, key: Q, value: M) {
+        let mut hasher = self.state.build_hasher();
+        key.feed(&mut hasher);
+        let hash = hasher.finish();
+        let keys = self.keys.borrow();
+        match self.index.find(hash, |&at| key.is(keys.get(at as usize))) {
+            Some(&at) => {
+                let sum = &mut self.sums[at as usize];
+                sum.0 += 1;
+                sum.1.plus_equals(&value);
+            }
+            None => {
+                let at = self.sums.len() as u32;
+                key.store(&mut self.keys);
+                self.sums.push((1, value));
+                self.hashes.push(hash);
+                let hashes = &self.hashes;
+                self.index.insert_unique(hash, at, |&at| hashes[at as usize]);
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.sums.len()
+    }
+
+    /// The groups so far; starts again with none.
+    fn take(&mut self) -> impl Iterator<Item = (K, Fold<M>)> + use<K, M> {
+        let taken = std::mem::take(self);
+        let mut at = 0;
+        let keys = taken.keys;
+        taken.sums.into_iter().map(move |sum| {
+            let key = K::into_owned(keys.borrow().get(at));
+            at += 1;
+            (key, sum)
+        })
+    }
+}
+
+impl<'s, E: Event> Events<'s, E> {
+    /// Sums by key. The closure adds any number of `(key, value)` for an event, by borrowed key.
+    ///
+    /// ```ignore
+    /// requests.aggregate::<(String, u64), Count>(|r, groups| groups.add((r.path, hour(*r.at)), Count::one()))
+    /// ```
+    pub fn aggregate<K: Data, M: Monoid>(self, mut logic: impl FnMut(Ref<'_, E>, &mut Groups<K, M>) + 'static) -> Aggregated<'s, K, M> {
+        let epochs = self.epochs;
+        let combined = self.chunks.unary_frontier(Pipeline, "Combine", move |capability, _| {
+            drop(capability);
+            let mut held: BTreeMap<u64, (Capability<u64>, Groups<K, M>)> = BTreeMap::new();
+            move |(input, frontier), output| {
+                let mut emit = |capability: &Capability<u64>, groups: &mut Groups<K, M>| {
+                    let time = *capability.time();
+                    output.session(capability).give_iterator(groups.take().map(|(key, sum)| ((key, ()), time, sum)));
+                };
+                input.for_each_stamp(|stamp, containers| {
+                    let Some(capability) = stamp.retain_least(0) else {
+                        return;
+                    };
+                    for chunk in containers.flat_map(|chunks| chunks.drain(..)) {
+                        let columns = chunk.columns();
+                        for (time, rows) in chunk.runs() {
+                            let (capability, groups) = held.entry(time).or_insert_with(|| (capability.delayed(&time), Groups::default()));
+                            for row in rows {
+                                logic(columns.get(row), groups);
+                            }
+                            if groups.len() >= COMBINED_GROUPS_MAX {
+                                emit(capability, groups);
+                            }
+                        }
+                    }
+                });
+                // In one large epoch combining pays until the end; in small ones waiting only costs latency.
+                held.retain(|time, (capability, groups)| {
+                    let done = epochs == Epochs::Many || !frontier.less_equal(time);
+                    if done {
+                        emit(capability, groups);
+                    }
+                    !done
+                });
+            }
+        });
+        Aggregated { layer: self.layer, changes: place(combined).as_collection() }
+    }
+}
+
+impl<'s, K: Data, T: Data> Flow<'s, (K, T)> {
+    /// Sums by key over rows that may be retracted. Each row's value counts as often as the row does.
+    pub fn aggregate<M: Abelian>(self, mut logic: impl FnMut(&T) -> M + 'static) -> Aggregated<'s, K, M> {
+        let combined = self.changes.inner.unary(Pipeline, "Combine", move |_, _| {
+            let mut groups: Table<(K, u64), Fold<M>> = table();
+            move |input, output| {
+                input.for_each(|time, updates| {
+                    for ((key, row), time, diff) in updates.drain(..) {
+                        let value = logic(&row).times(diff);
+                        groups.entry((key, time)).and_modify(|sum| sum.plus_equals(&(diff, value.clone()))).or_insert((diff, value));
+                    }
+                    let groups = groups.drain().filter(|(_, sum)| !differential_dataflow::difference::IsZero::is_zero(sum));
+                    output.session(&time).give_iterator(groups.map(|((key, time), sum)| ((key, ()), time, sum)));
+                });
+            }
+        });
+        Aggregated { layer: self.layer, changes: place(combined).as_collection() }
+    }
+}

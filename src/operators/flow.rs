@@ -1,0 +1,102 @@
+//! A flow: a collection of changes inside a dataflow. Linear operators live here.
+//!
+//! **Law.** A linear operator maps the changes of its input to the changes of its output one by one, so the base needs no
+//! look: f(base + changes) = f(base) + f(changes).
+
+use std::hash::Hash;
+
+use differential_dataflow::VecCollection;
+use timely::ExchangeData;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::generic::Operator;
+
+use crate::runs::{Data, bucket};
+
+use super::layer::Layer;
+
+/// Multiplicities of rows.
+pub type Diff = isize;
+
+/// One change of a row: the row, the tick, how many times it appears (or disappears, below zero).
+pub type Update<D> = (D, u64, Diff);
+
+/// A collection of changes since the base. `D` is the type of its rows.
+pub struct Flow<'s, D: Data> {
+    pub(crate) layer: Layer,
+    pub(crate) changes: VecCollection<'s, u64, D, Diff>,
+}
+
+impl<D: Data> Clone for Flow<'_, D> {
+    fn clone(&self) -> Self {
+        Self { layer: self.layer.clone(), changes: self.changes.clone() }
+    }
+}
+
+impl<'s, D: Data> Flow<'s, D> {
+    pub(crate) fn new(layer: Layer, changes: VecCollection<'s, u64, D, Diff>) -> Self {
+        Self { layer, changes }
+    }
+
+    /// Replaces each row. State: none. Cost: one call for each change.
+    pub fn map<E: Data>(self, logic: impl FnMut(D) -> E + 'static) -> Flow<'s, E> {
+        Flow::new(self.layer, self.changes.map(logic))
+    }
+
+    /// Replaces each row by any number of rows.
+    pub fn flat_map<E: Data, I: IntoIterator<Item = E>>(self, logic: impl FnMut(D) -> I + 'static) -> Flow<'s, E> {
+        Flow::new(self.layer, self.changes.flat_map(logic))
+    }
+
+    /// Keeps the rows for which `keep` holds.
+    pub fn filter(self, keep: impl FnMut(&D) -> bool + 'static) -> Self {
+        Flow::new(self.layer, self.changes.filter(keep))
+    }
+
+    /// The rows of both flows; multiplicities add up.
+    pub fn concat(self, other: Self) -> Self {
+        Flow::new(self.layer, self.changes.concat(other.changes))
+    }
+
+    /// The same rows with opposite multiplicities.
+    pub fn negate(self) -> Self {
+        Flow::new(self.layer, self.changes.negate())
+    }
+
+    /// Replaces each row by rows with multiplicities: `(row, n)` counts n times for each time the input row does.
+    pub fn explode<E: Data, I: IntoIterator<Item = (E, Diff)>>(self, logic: impl FnMut(D) -> I + 'static) -> Flow<'s, E> {
+        Flow::new(self.layer, self.changes.explode(logic))
+    }
+
+    /// Applies differential code that owes the linear law: what it makes of a sum of changes is the sum of what it makes
+    /// of each. The type cannot check that; [`crate::testing::check_layers`] does.
+    pub fn linear<E: Data>(self, logic: impl FnOnce(VecCollection<'s, u64, D, Diff>) -> VecCollection<'s, u64, E, Diff>) -> Flow<'s, E> {
+        Flow::new(self.layer, logic(self.changes))
+    }
+
+    /// The changes since the base, for differential code that only observes.
+    pub fn changes(&self) -> VecCollection<'s, u64, D, Diff> {
+        self.changes.clone()
+    }
+}
+
+/// Moves each update to the worker that owns its key's bucket, where the base's shard has the same keys.
+pub(crate) fn place<'s, K: Data, V: ExchangeData, R: ExchangeData>(
+    stream: StreamVec<'s, u64, ((K, V), u64, R)>,
+) -> StreamVec<'s, u64, ((K, V), u64, R)> {
+    if stream.scope().peers() == 1 {
+        return stream;
+    }
+    stream.unary(Exchange::new(|((key, _), _, _): &((K, V), u64, R)| bucket(key)), "Place", |_, _| {
+        |input, output| {
+            input.for_each(|time, updates| output.session(&time).give_container(updates));
+        }
+    })
+}
+
+/// Hash map for state that never leaves the process.
+pub(crate) type Table<K, V> = hashbrown::HashMap<K, V, foldhash::fast::FixedState>;
+
+pub(crate) fn table<K: Eq + Hash, V>() -> Table<K, V> {
+    hashbrown::HashMap::with_hasher(foldhash::fast::FixedState::default())
+}

@@ -1,0 +1,148 @@
+//! What can be aggregated: monoids, and which of them can take a fact back.
+//!
+//! An aggregate is exact in both layers because it is linear in its monoid: the aggregate of base and changes is the sum of
+//! both. A retraction adds the opposite, so it needs an inverse; [`Abelian`] says that there is one. A monoid without it
+//! (HyperLogLog) can only be used on [`Events`](super::Events), which are never retracted: the compiler refuses the rest.
+
+use columnar::Columnar;
+use differential_dataflow::difference::{IsZero, Semigroup};
+use serde::{Deserialize, Serialize};
+
+use crate::runs::Change;
+
+/// Values that can be added in any order and grouping, with the same sum. Zero is "nothing was added".
+pub trait Monoid: Change {
+    /// What a reader sees.
+    type Answer: Serialize + Ord;
+    /// The answer that this sum stands for.
+    fn answer(&self) -> Self::Answer;
+}
+
+/// A monoid in which every value has an opposite.
+pub trait Abelian: Monoid {
+    /// The value added `n` times; below zero, taken back.
+    fn times(&self, n: isize) -> Self;
+}
+
+/// A sum with the number of records in it: a group exists while it has records, even if its sum is zero.
+pub type Fold<M> = (isize, M);
+
+/// How many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Columnar)]
+#[columnar(derive(PartialEq, Eq, PartialOrd, Ord))]
+#[serde(transparent)]
+pub struct Count(pub isize);
+
+impl Count {
+    /// One record.
+    pub fn one() -> Self {
+        Self(1)
+    }
+}
+
+/// A sum of integers. Overflow of the 64 bits panics in debug builds and wraps in release builds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Columnar)]
+#[columnar(derive(PartialEq, Eq, PartialOrd, Ord))]
+#[serde(transparent)]
+pub struct Sum(pub i64);
+
+impl Sum {
+    /// The sum of one value. Values beyond `i64` saturate.
+    pub fn of(value: impl TryInto<i64>) -> Self {
+        Self(value.try_into().unwrap_or(i64::MAX))
+    }
+}
+
+macro_rules! integer_monoid {
+    ($name:ident, $integer:ty) => {
+        impl IsZero for $name {
+            fn is_zero(&self) -> bool {
+                self.0 == 0
+            }
+        }
+        impl Semigroup for $name {
+            fn plus_equals(&mut self, other: &Self) {
+                self.0 += other.0;
+            }
+        }
+        impl Monoid for $name {
+            type Answer = $integer;
+            fn answer(&self) -> $integer {
+                self.0
+            }
+        }
+        impl Abelian for $name {
+            fn times(&self, n: isize) -> Self {
+                Self(self.0 * n as $integer)
+            }
+        }
+    };
+}
+integer_monoid!(Count, isize);
+integer_monoid!(Sum, i64);
+
+macro_rules! tuple_monoid {
+    ($($name:ident $index:tt),+) => {
+        impl<$($name: Monoid),+> Monoid for ($($name,)+) {
+            type Answer = ($($name::Answer,)+);
+            fn answer(&self) -> Self::Answer {
+                ($(self.$index.answer(),)+)
+            }
+        }
+        impl<$($name: Abelian),+> Abelian for ($($name,)+) {
+            fn times(&self, n: isize) -> Self {
+                ($(self.$index.times(n),)+)
+            }
+        }
+    };
+}
+tuple_monoid!(A 0, B 1);
+tuple_monoid!(A 0, B 1, C 2);
+tuple_monoid!(A 0, B 1, C 2, D 3);
+
+/// Makes a struct of [`Abelian`] fields a monoid, field by field. Its answer is the struct itself, so that a reader sees
+/// the field names.
+///
+/// ```
+/// use lambdaflow::operators::{Abelian, Count, Sum};
+///
+/// lambdaflow::monoid_struct! {
+///     /// Requests and the bytes they were answered with.
+///     pub struct Traffic { pub hits: Count, pub bytes: Sum }
+/// }
+/// let twice = Traffic { hits: Count::one(), bytes: Sum::of(512) }.times(2);
+/// assert_eq!(serde_json::to_string(&twice).unwrap(), r#"{"hits":2,"bytes":1024}"#);
+/// ```
+#[macro_export]
+macro_rules! monoid_struct {
+    ($(#[$meta:meta])* $vis:vis struct $name:ident { $($(#[$field_meta:meta])* $field_vis:vis $field:ident: $type:ty),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive($crate::export::serde::Serialize, $crate::export::serde::Deserialize, $crate::export::columnar::Columnar)]
+        #[serde(crate = "lambdaflow::export::serde")]
+        #[columnar(derive(PartialEq, Eq, PartialOrd, Ord))]
+        $vis struct $name { $($(#[$field_meta])* $field_vis $field: $type),+ }
+
+        impl $crate::export::IsZero for $name {
+            fn is_zero(&self) -> bool {
+                $($crate::export::IsZero::is_zero(&self.$field))&&+
+            }
+        }
+        impl $crate::export::Semigroup for $name {
+            fn plus_equals(&mut self, other: &Self) {
+                $($crate::export::Semigroup::plus_equals(&mut self.$field, &other.$field);)+
+            }
+        }
+        impl $crate::operators::Monoid for $name {
+            type Answer = Self;
+            fn answer(&self) -> Self {
+                self.clone()
+            }
+        }
+        impl $crate::operators::Abelian for $name {
+            fn times(&self, n: isize) -> Self {
+                Self { $($field: $crate::operators::Abelian::times(&self.$field, n)),+ }
+            }
+        }
+    };
+}

@@ -1,0 +1,140 @@
+//! A list of runs whose sum is one collection.
+//!
+//! A new generation adds one run of changes; a background pass merges runs of similar size, so that a collection of n
+//! rows is kept in about log2(n) runs and each row is rewritten about log2(n) times. Replacing runs by their sum changes
+//! no reader's answer, so it needs no coordination: a reader keeps the list it loaded.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use differential_dataflow::consolidation::consolidate;
+
+use super::data::{Change, Data};
+use super::run::{KeyProbe, Run};
+
+/// A run is merged with its elder when the elder has fewer than this many times its rows.
+const SIZE_RATIO: usize = 2;
+
+/// The runs of one collection, eldest first.
+pub struct Levels<K: Data, V: Data, R: Change> {
+    runs: ArcSwap<Vec<Arc<Run<K, V, R>>>>,
+}
+
+impl<K: Data, V: Data, R: Change> Default for Levels<K, V, R> {
+    fn default() -> Self {
+        Self::of(Vec::new())
+    }
+}
+
+impl<K: Data, V: Data, R: Change> Levels<K, V, R> {
+    /// Levels of the given runs, eldest first.
+    pub fn of(runs: Vec<Arc<Run<K, V, R>>>) -> Self {
+        Self { runs: ArcSwap::from_pointee(runs) }
+    }
+
+    /// The runs as they are now, eldest first.
+    pub fn runs(&self) -> Arc<Vec<Arc<Run<K, V, R>>>> {
+        self.runs.load_full()
+    }
+
+    /// These levels and one run of later changes.
+    pub fn plus(&self, run: Arc<Run<K, V, R>>) -> Self {
+        let mut runs = self.runs().to_vec();
+        if !run.is_empty() {
+            runs.push(run);
+        }
+        Self::of(runs)
+    }
+
+    /// Rows over all runs; a row that is changed in several counts several times.
+    pub fn len(&self) -> usize {
+        self.runs().iter().map(|run| run.len()).sum()
+    }
+
+    /// Whether no run has a row.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Merges runs until each is at least [`SIZE_RATIO`] times as large as the next.
+    pub fn compact(&self) {
+        loop {
+            let runs = self.runs();
+            let Some(at) = (1..runs.len()).rev().find(|&i| runs[i - 1].len() < SIZE_RATIO * runs[i].len()) else {
+                return;
+            };
+            let merged = runs[at - 1].merge(&runs[at]);
+            let mut next = runs[..at - 1].to_vec();
+            if !merged.is_empty() {
+                next.push(Arc::new(merged));
+            }
+            next.extend_from_slice(&runs[at + 1..]);
+            self.runs.store(Arc::new(next));
+        }
+    }
+}
+
+/// Looks up keys in levels. Holds the runs it started with.
+pub struct Lookup<K: Data, V: Data, R: Change> {
+    runs: Arc<Vec<Arc<Run<K, V, R>>>>,
+    probe: KeyProbe<K>,
+    rows: Vec<(V, R)>,
+}
+
+impl<K: Data, V: Data, R: Change> Lookup<K, V, R> {
+    /// A look-up into the levels as they are now.
+    pub fn new(levels: &Levels<K, V, R>) -> Self {
+        Self { runs: levels.runs(), probe: KeyProbe::default(), rows: Vec::new() }
+    }
+
+    /// The values of a key with their changes, added up over all runs, sorted by value.
+    pub fn rows(&mut self, key: &K) -> &[(V, R)] {
+        self.rows.clear();
+        if self.runs.is_empty() {
+            return &self.rows;
+        }
+        let key = self.probe.set(key);
+        for run in self.runs.iter() {
+            let reader = run.reader();
+            if let Some(index) = reader.find(key) {
+                self.rows.extend(reader.rows(index).map(|row| (V::into_owned(reader.val(row)), reader.change(row))));
+            }
+        }
+        if self.runs.len() > 1 {
+            consolidate(&mut self.rows);
+        }
+        &self.rows
+    }
+}
+
+/// Levels of some types, as a generation keeps them.
+pub trait AnyLevels: Send + Sync {
+    /// These levels and a run, which must be an `Arc<Run>` of the same types.
+    ///
+    /// # Panics
+    /// If the types differ: the caller mixed up two slots.
+    fn plus_any(&self, run: &dyn Any) -> Arc<dyn AnyLevels>;
+    /// Merges runs of similar size.
+    fn compact(&self);
+    /// Number of runs and of rows in them.
+    fn size(&self) -> (usize, usize);
+    /// For the downcast to the typed levels.
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+impl<K: Data, V: Data, R: Change> AnyLevels for Levels<K, V, R> {
+    fn plus_any(&self, run: &dyn Any) -> Arc<dyn AnyLevels> {
+        let run = run.downcast_ref::<Arc<Run<K, V, R>>>().expect("a slot's run has the slot's types");
+        Arc::new(self.plus(Arc::clone(run)))
+    }
+    fn compact(&self) {
+        Levels::compact(self);
+    }
+    fn size(&self) -> (usize, usize) {
+        (self.runs().len(), self.len())
+    }
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}

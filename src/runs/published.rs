@@ -1,0 +1,72 @@
+//! What a worker of a speed graph shows of one view: its changes since the base, replaced whole on each frontier change.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+
+use super::data::{Change, Data};
+use super::shared::Batch;
+
+/// Changes that are exact for reads at ticks in `[since, upper)`.
+pub struct Changes<K: Data, V: Data, R: Change> {
+    /// Reads below would see times that have been coalesced.
+    pub since: u64,
+    /// Reads here and above are not complete yet.
+    pub upper: u64,
+    /// May hold updates at or beyond `upper`: readers filter by time.
+    pub batches: Vec<Batch<K, V, R>>,
+}
+
+/// The place where one worker publishes one view, and others read it without a lock.
+pub struct Published<K: Data, V: Data, R: Change> {
+    changes: ArcSwap<Changes<K, V, R>>,
+}
+
+impl<K: Data, V: Data, R: Change> Published<K, V, R> {
+    /// Nothing is known yet: complete below the base's frontier only.
+    pub fn new(base: u64) -> Self {
+        Self { changes: ArcSwap::from_pointee(Changes { since: base.saturating_sub(1), upper: base, batches: Vec::new() }) }
+    }
+
+    /// The changes as they are now.
+    pub fn load(&self) -> Arc<Changes<K, V, R>> {
+        self.changes.load_full()
+    }
+
+    /// Replaces the changes: batches, since and upper together.
+    pub fn store(&self, changes: Changes<K, V, R>) {
+        self.changes.store(Arc::new(changes));
+    }
+}
+
+/// How far back the published changes of a graph must stay readable.
+///
+/// A handover holds the tick it will audit at; without a hold the last `history` ticks are kept.
+#[derive(Debug)]
+pub struct History {
+    ticks: u64,
+    hold: AtomicU64,
+}
+
+impl History {
+    /// Keeps the last `ticks` ticks readable.
+    pub fn new(ticks: u64) -> Self {
+        Self { ticks, hold: AtomicU64::new(u64::MAX) }
+    }
+
+    /// Reads at `tick` must stay exact until [`History::release`].
+    pub fn hold(&self, tick: u64) {
+        self.hold.store(tick, Ordering::SeqCst);
+    }
+
+    /// Ends the hold.
+    pub fn release(&self) {
+        self.hold.store(u64::MAX, Ordering::SeqCst);
+    }
+
+    /// The earliest tick that must stay readable when everything below `upper` is complete.
+    pub fn since(&self, upper: u64) -> u64 {
+        upper.saturating_sub(self.ticks.max(1)).min(self.hold.load(Ordering::SeqCst))
+    }
+}

@@ -1,0 +1,414 @@
+//! Reading a view: typed inside, JSON at the edge.
+
+use std::any::Any;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::data::{Change, Data, bucket};
+use super::levels::Levels;
+use super::merged::{Digest, Merged};
+use super::published::{Changes, Published};
+use super::run::Run;
+use crate::log::Tick;
+
+/// How the rows of a view are kept, and what a reader sees of them.
+pub trait Shape: Send + Sync + 'static {
+    /// What a reader asks by.
+    type Key: Data;
+    /// What is kept beside the key.
+    type Val: Data;
+    /// What is added up.
+    type Change: Change;
+    /// What a reader gets; rows of one key, and the rows of `top`, are ordered by it.
+    type Answer: Serialize + Ord;
+    /// The answer of a row and its multiplicity.
+    fn answer(val: &Self::Val, change: &Self::Change) -> (Self::Answer, isize);
+}
+
+/// A row as a reader gets it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnswerRow {
+    /// The row's key.
+    pub key: Value,
+    /// The row's value.
+    pub value: Value,
+    /// How often the row is in the view.
+    pub count: isize,
+}
+
+/// What a view calls its columns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewInfo {
+    /// The name it was published under.
+    pub name: String,
+    /// Names of the key's components.
+    pub key: Vec<String>,
+    /// Names of the value's components.
+    pub value: Vec<String>,
+}
+
+/// Why a read has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The history at that tick is no longer kept.
+    #[error("tick {} is no longer readable, the earliest is {}", .asked.0, .since.0)]
+    TooOld {
+        /// The tick asked for.
+        asked: Tick,
+        /// The earliest tick that can be read.
+        since: Tick,
+    },
+    /// Not everything at or before that tick is in yet.
+    #[error("tick {} is not complete yet, everything before {} is", .asked.0, .upper.0)]
+    NotYet {
+        /// The tick asked for.
+        asked: Tick,
+        /// The first tick that is not complete.
+        upper: Tick,
+    },
+    /// A key in the question is not of the view's key type.
+    #[error("{given} is not a key of view `{view}`: {reason}\n  hint: its key is [{fields}]")]
+    NotAKey {
+        /// The view's name.
+        view: String,
+        /// What was given.
+        given: Value,
+        /// Why it cannot be read as a key.
+        reason: String,
+        /// Names of the key's components.
+        fields: String,
+    },
+}
+
+/// Which rows a read wants.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Query {
+    /// The rows of each of these keys, in the order given.
+    Get(Vec<Value>),
+    /// Rows with `from <= key < to`, by key.
+    Range {
+        /// First key, or from the first of all.
+        from: Option<Value>,
+        /// End, not included, or to the last of all.
+        to: Option<Value>,
+        /// Most rows in the answer.
+        limit: usize,
+    },
+    /// Rows whose key begins like this: a string's first characters, a tuple's first components.
+    Prefix {
+        /// The beginning.
+        prefix: Value,
+        /// Most rows in the answer.
+        limit: usize,
+    },
+    /// The rows with the greatest values, greatest first; ties by key.
+    Top(usize),
+    /// All rows, by key.
+    Scan {
+        /// Most rows in the answer.
+        limit: usize,
+    },
+}
+
+/// What an audit compares the speed graph's rows with.
+pub enum Audited<'a> {
+    /// The run of changes between two generations, by shard, each an `Arc<Run>`.
+    Changes(Vec<&'a (dyn Any + Send)>),
+    /// The one run of a generation computed from scratch, by shard, each an `Arc<Run>`.
+    Whole(Vec<&'a (dyn Any + Send)>),
+}
+
+/// The result of comparing the two layers on one view.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Audit {
+    /// The view's name.
+    pub view: String,
+    /// Digest of what the batch layer computed.
+    pub batch: Digest,
+    /// Digest of what the speed layer had at the same tick.
+    pub speed: Digest,
+    /// Some rows in which they differ: what the batch layer has, then what the speed layer has.
+    pub differing: Vec<(Option<AnswerRow>, Option<AnswerRow>)>,
+}
+
+impl Audit {
+    /// Whether both layers agree.
+    pub fn agrees(&self) -> bool {
+        self.batch == self.speed
+    }
+}
+
+/// A view that can be read at any tick from its base's frontier on.
+pub trait View: Send + Sync {
+    /// What it calls its columns.
+    fn info(&self) -> &ViewInfo;
+    /// Everything below is complete on all shards.
+    fn upper(&self) -> Tick;
+    /// The rows at a tick.
+    fn read(&self, at: Tick, query: &Query) -> Result<Vec<AnswerRow>, ReadError>;
+    /// Compares the rows at a tick with what the batch layer computed.
+    fn audit(&self, at: Tick, audited: &Audited<'_>) -> Result<Audit, ReadError>;
+}
+
+/// One worker's part of a view.
+pub struct ViewShard<S: Shape> {
+    /// Rows of the base.
+    pub base: Arc<Levels<S::Key, S::Val, S::Change>>,
+    /// Changes since.
+    pub published: Arc<Published<S::Key, S::Val, S::Change>>,
+}
+
+/// A view over the shards of all workers.
+pub struct ShardedView<S: Shape> {
+    info: ViewInfo,
+    shards: Vec<Arc<ViewShard<S>>>,
+}
+
+/// Rows that differ, shown by an audit.
+const AUDIT_ROWS_SHOWN: usize = 10;
+
+type Runs<S> = Arc<Vec<Arc<Run<<S as Shape>::Key, <S as Shape>::Val, <S as Shape>::Change>>>>;
+type ChangesOf<S> = Arc<Changes<<S as Shape>::Key, <S as Shape>::Val, <S as Shape>::Change>>;
+
+impl<S: Shape> ShardedView<S> {
+    /// Puts the shards of all workers together, in worker order.
+    ///
+    /// # Panics
+    /// If a shard is of another view's type.
+    pub fn assemble(info: ViewInfo, shards: Vec<Arc<dyn Any + Send + Sync>>) -> Arc<dyn View> {
+        let shards = shards.into_iter().map(|shard| shard.downcast::<ViewShard<S>>().expect("shards of one view have one type")).collect();
+        Arc::new(Self { info, shards })
+    }
+
+    /// Loads one shard at a tick, if it can be read there.
+    fn load(&self, shard: usize, at: Tick) -> Result<(Runs<S>, ChangesOf<S>), ReadError> {
+        let changes = self.shards[shard].published.load();
+        if at.0 < changes.since {
+            return Err(ReadError::TooOld { asked: at, since: Tick(changes.since) });
+        }
+        if at.0 >= changes.upper {
+            return Err(ReadError::NotYet { asked: at, upper: Tick(changes.upper) });
+        }
+        Ok((self.shards[shard].base.runs(), changes))
+    }
+
+    fn key(&self, given: &Value) -> Result<S::Key, ReadError> {
+        S::Key::deserialize(given).map_err(|reason| ReadError::NotAKey {
+            view: self.info.name.clone(),
+            given: given.clone(),
+            reason: reason.to_string(),
+            fields: self.info.key.join(", "),
+        })
+    }
+
+    /// Rows by key over all shards; each shard contributes at most `limit`.
+    fn ordered(
+        &self,
+        at: Tick,
+        limit: usize,
+        before: &dyn Fn(&S::Key) -> bool,
+        past: &dyn Fn(&S::Key) -> bool,
+    ) -> Result<Vec<AnswerRow>, ReadError> {
+        let mut found: BTreeMap<S::Key, Vec<(S::Answer, isize)>> = BTreeMap::new();
+        for shard in 0..self.shards.len() {
+            let (runs, changes) = self.load(shard, at)?;
+            let mut left = limit;
+            Merged { runs: &runs, batches: &changes.batches, through: at.0 }.walk(before, &mut |key, rows| {
+                if left == 0 || past(&key) {
+                    return ControlFlow::Break(());
+                }
+                left = left.saturating_sub(rows.len());
+                found.insert(key, answers::<S>(rows));
+                ControlFlow::Continue(())
+            });
+        }
+        let rows = found.into_iter().flat_map(|(key, answers)| {
+            let key = json(&key);
+            answers.into_iter().map(move |(answer, count)| AnswerRow { key: key.clone(), value: json(&answer), count })
+        });
+        Ok(rows.take(limit).collect())
+    }
+
+    fn top(&self, at: Tick, n: usize) -> Result<Vec<AnswerRow>, ReadError> {
+        let mut best: BTreeMap<(std::cmp::Reverse<S::Answer>, S::Key), isize> = BTreeMap::new();
+        for shard in 0..self.shards.len() {
+            let (runs, changes) = self.load(shard, at)?;
+            Merged { runs: &runs, batches: &changes.batches, through: at.0 }.walk(&|_| false, &mut |key, rows| {
+                for (answer, count) in answers::<S>(rows) {
+                    if best.len() < n || best.last_key_value().is_some_and(|((worst, _), _)| answer >= worst.0) {
+                        best.insert((std::cmp::Reverse(answer), key.clone()), count);
+                        if best.len() > n {
+                            best.pop_last();
+                        }
+                    }
+                }
+                ControlFlow::Continue(())
+            });
+        }
+        Ok(best.into_iter().map(|((answer, key), count)| AnswerRow { key: json(&key), value: json(&answer.0), count }).collect())
+    }
+
+    /// Rows in which two collections differ.
+    fn differences(
+        &self,
+        batch: BTreeMap<(S::Key, S::Val), S::Change>,
+        mut speed: BTreeMap<(S::Key, S::Val), S::Change>,
+    ) -> Vec<(Option<AnswerRow>, Option<AnswerRow>)> {
+        let row = |(key, val): &(S::Key, S::Val), change: &S::Change| {
+            let (answer, count) = S::answer(val, change);
+            AnswerRow { key: json(key), value: json(&answer), count }
+        };
+        let mut differing = Vec::new();
+        for (row_of, change) in &batch {
+            let other = speed.remove(row_of);
+            if other.as_ref() != Some(change) {
+                differing.push((Some(row(row_of, change)), other.map(|other| row(row_of, &other))));
+            }
+        }
+        differing.extend(speed.iter().map(|(row_of, change)| (None, Some(row(row_of, change)))));
+        differing.truncate(AUDIT_ROWS_SHOWN);
+        differing
+    }
+}
+
+impl<S: Shape> View for ShardedView<S> {
+    fn info(&self) -> &ViewInfo {
+        &self.info
+    }
+
+    fn upper(&self) -> Tick {
+        Tick(self.shards.iter().map(|shard| shard.published.load().upper).min().unwrap_or(0))
+    }
+
+    fn read(&self, at: Tick, query: &Query) -> Result<Vec<AnswerRow>, ReadError> {
+        match query {
+            Query::Get(keys) => {
+                let mut found = Vec::new();
+                for given in keys {
+                    let key = self.key(given)?;
+                    let (runs, changes) = self.load(bucket(&key) as usize % self.shards.len(), at)?;
+                    let rows = Merged { runs: &runs, batches: &changes.batches, through: at.0 }.get(&key);
+                    let key = json(&key);
+                    found.extend(answers::<S>(&rows).into_iter().map(|(answer, count)| AnswerRow {
+                        key: key.clone(),
+                        value: json(&answer),
+                        count,
+                    }));
+                }
+                Ok(found)
+            }
+            Query::Range { from, to, limit } => {
+                let from = from.as_ref().map(|from| self.key(from)).transpose()?;
+                let to = to.as_ref().map(|to| self.key(to)).transpose()?;
+                self.ordered(at, *limit, &|key| from.as_ref().is_some_and(|from| key < from), &|key| {
+                    to.as_ref().is_some_and(|to| key >= to)
+                })
+            }
+            Query::Prefix { prefix, limit } => {
+                let place = |key: &S::Key| compare_beginning(&json(key), prefix);
+                self.ordered(at, *limit, &|key| place(key).is_lt(), &|key| place(key).is_gt())
+            }
+            Query::Top(n) => self.top(at, *n),
+            Query::Scan { limit } => self.ordered(at, *limit, &|_| false, &|_| false),
+        }
+    }
+
+    fn audit(&self, at: Tick, audited: &Audited<'_>) -> Result<Audit, ReadError> {
+        let (whole, frozen) = match audited {
+            Audited::Changes(runs) => (false, runs),
+            Audited::Whole(runs) => (true, runs),
+        };
+        let mut audit = Audit { view: self.info.name.clone(), ..Audit::default() };
+        let (mut batch_rows, mut speed_rows) = (BTreeMap::new(), BTreeMap::new());
+        for (shard, run) in frozen.iter().enumerate() {
+            let run = run.downcast_ref::<Arc<Run<S::Key, S::Val, S::Change>>>().expect("a view's run has the view's types");
+            let (base, changes) = self.load(shard, at)?;
+            let runs = if whole { &base[..] } else { &[] };
+            let batch = Merged { runs: std::slice::from_ref(run), batches: &[], through: at.0 };
+            let speed = Merged { runs, batches: &changes.batches, through: at.0 };
+            let (b, s) = (batch.digest(), speed.digest());
+            audit.batch = audit.batch.plus(b);
+            audit.speed = audit.speed.plus(s);
+            if b != s {
+                batch_rows.append(&mut all_rows(&batch));
+                speed_rows.append(&mut all_rows(&speed));
+            }
+        }
+        audit.differing = self.differences(batch_rows, speed_rows);
+        Ok(audit)
+    }
+}
+
+fn all_rows<K: Data, V: Data, R: Change>(merged: &Merged<'_, K, V, R>) -> BTreeMap<(K, V), R> {
+    let mut all = BTreeMap::new();
+    merged.walk(&|_| false, &mut |key, rows| {
+        all.extend(rows.iter().map(|(val, change)| ((key.clone(), val.clone()), change.clone())));
+        ControlFlow::Continue(())
+    });
+    all
+}
+
+/// A key's rows as answers, in the order of the answers.
+fn answers<S: Shape>(rows: &[(S::Val, S::Change)]) -> Vec<(S::Answer, isize)> {
+    let mut answers: Vec<_> = rows.iter().map(|(val, change)| S::answer(val, change)).collect();
+    answers.sort();
+    answers
+}
+
+fn json<T: Serialize>(value: &T) -> Value {
+    serde_json::to_value(value).unwrap_or_else(|error| Value::String(format!("not representable as JSON: {error}")))
+}
+
+/// Where a key stands relative to all keys that begin with `prefix`.
+fn compare_beginning(key: &Value, prefix: &Value) -> Ordering {
+    match (key, prefix) {
+        (Value::String(key), Value::String(prefix)) => {
+            let end = prefix.len().min(key.len());
+            key.as_bytes()[..end].cmp(prefix.as_bytes())
+        }
+        (Value::Array(key), Value::Array(prefix)) => {
+            for (at, (k, p)) in key.iter().zip(prefix).enumerate() {
+                // The last component of a prefix may itself be a beginning.
+                let order = if at + 1 == prefix.len() { compare_beginning(k, p) } else { compare_json(k, p) };
+                if order.is_ne() {
+                    return order;
+                }
+            }
+            if key.len() < prefix.len() { Ordering::Less } else { Ordering::Equal }
+        }
+        _ => compare_json(key, prefix),
+    }
+}
+
+/// The order of JSON values that come from ordered keys: numbers by value, strings bytewise, arrays by component.
+fn compare_json(a: &Value, b: &Value) -> Ordering {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => match (a.as_i128(), b.as_i128()) {
+            (Some(a), Some(b)) => a.cmp(&b),
+            _ => a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal),
+        },
+        (Value::String(a), Value::String(b)) => a.cmp(b),
+        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
+        (Value::Array(a), Value::Array(b)) => {
+            a.iter().zip(b).map(|(a, b)| compare_json(a, b)).find(|order| order.is_ne()).unwrap_or(a.len().cmp(&b.len()))
+        }
+        _ => rank(a).cmp(&rank(b)),
+    }
+}
+
+fn rank(value: &Value) -> u8 {
+    match value {
+        Value::Null => 0,
+        Value::Bool(_) => 1,
+        Value::Number(_) => 2,
+        Value::String(_) => 3,
+        Value::Array(_) => 4,
+        Value::Object(_) => 5,
+    }
+}

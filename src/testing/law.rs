@@ -1,0 +1,187 @@
+//! `check_layers`: base at B plus changes after B equals the run from scratch, for random cuts, epochs and workers.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use crate::layers::{Dataflow, Feed, Replay, SpeedGraph, SpeedWorkers, run_batch};
+use crate::log::{Block, Event, Tick};
+use crate::runs::{AnswerRow, Audited, Generation, History, Query};
+
+/// A small seeded generator of numbers (splitmix64), enough for test cases; a seed is the whole recipe.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// A generator with the given seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The seed of this run: `LAMBDAFLOW_SEED` if it is set, else a fresh one. Print it, so that a failure can be repeated.
+    pub fn seed_from_environment() -> u64 {
+        match std::env::var("LAMBDAFLOW_SEED").map(|seed| seed.parse()) {
+            Ok(Ok(seed)) => seed,
+            Ok(Err(_)) => panic!("LAMBDAFLOW_SEED is not a number"),
+            Err(_) => std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64),
+        }
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % bound.max(1)
+    }
+}
+
+/// How thoroughly the law is checked.
+#[derive(Clone, Debug)]
+pub struct Law {
+    /// Worker counts to use, in turn.
+    pub workers: Vec<usize>,
+    /// How many random pairs of cuts to check.
+    pub cuts: usize,
+    /// Seed of cuts and block sizes.
+    pub seed: u64,
+}
+
+impl Default for Law {
+    fn default() -> Self {
+        Self { workers: vec![1, 2, 3], cuts: 3, seed: Random::seed_from_environment() }
+    }
+}
+
+/// All views of a dataflow at some tick.
+pub type Answers = Vec<(String, Vec<AnswerRow>)>;
+
+/// Checks the layer law for a dataflow over events in order of their ticks. Returns the number of (cut, tick) pairs
+/// checked and the answers after the last event.
+///
+/// For each pair of cuts B1 <= B2 it compares, at every tick from the cut on, the run from scratch with: a full batch to B1
+/// and a speed graph on it; an incremental batch from B1 to B2 and a speed graph on that; the same after the runs were
+/// merged. It also runs the audits of both handovers.
+///
+/// # Panics
+/// If the law does not hold, with the cut, the tick, the view, the rows and the seed.
+pub fn check_layers<E: Event>(dataflow: impl Dataflow<E>, events: &[(Tick, E)], law: &Law) -> (usize, Answers) {
+    assert!(events.is_sorted_by_key(|(tick, _)| *tick), "events must be in order of their ticks");
+    let dataflow: Arc<dyn Dataflow<E>> = Arc::new(dataflow);
+    let end = Tick(events.last().map_or(1, |(tick, _)| tick.0 + 1));
+    let mut random = Random::new(law.seed);
+
+    let scratch = Speed::run(&dataflow, Generation::empty(1), events, end, &mut random);
+    let truth: Vec<Answers> = (0..end.0).map(|tick| scratch.answers(Tick(tick))).collect();
+    let mut checks = 0;
+    for round in 0..law.cuts {
+        let workers = law.workers[round % law.workers.len()];
+        let first = Tick(1 + random.below(end.0));
+        let second = Tick(first.0 + random.below(end.0 - first.0 + 1));
+        let context = format!("seed {}, {workers} workers, cuts {} and {}", law.seed, first.0, second.0);
+
+        let full = batch(&dataflow, &Generation::empty(workers), events, first, workers, &mut random);
+        let on_full = Speed::run(&dataflow, full.clone(), events, end, &mut random);
+        checks += on_full.compare(&truth, &format!("full batch, {context}"));
+
+        let incremental = batch(&dataflow, &full, events, second, workers, &mut random);
+        audit(&dataflow, &on_full, events, second, workers, &mut random, &context);
+        let on_incremental = Speed::run(&dataflow, incremental.clone(), events, end, &mut random);
+        checks += on_incremental.compare(&truth, &format!("incremental batch, {context}"));
+
+        incremental.shards.iter().for_each(|shard| shard.compact());
+        let on_merged = Speed::run(&dataflow, incremental, events, end, &mut random);
+        checks += on_merged.compare(&truth, &format!("merged runs, {context}"));
+    }
+    (checks, truth.into_iter().next_back().unwrap_or_default())
+}
+
+/// Cuts events into blocks of random sizes.
+fn blocks<E: Event>(events: &[(Tick, E)], random: &mut Random) -> Vec<Block<E>> {
+    let mut left = events;
+    let mut blocks = Vec::new();
+    while !left.is_empty() {
+        let (block, rest) = left.split_at(1 + random.below(left.len().min(40) as u64) as usize);
+        blocks.push(Block::from_events(block.iter().cloned()));
+        left = rest;
+    }
+    blocks
+}
+
+fn between<E: Event>(events: &[(Tick, E)], from: Tick, to: Tick) -> Vec<(Tick, E)> {
+    events.iter().filter(|(tick, _)| (from..to).contains(tick)).cloned().collect()
+}
+
+fn batch<E: Event>(
+    dataflow: &Arc<dyn Dataflow<E>>,
+    base: &Generation,
+    events: &[(Tick, E)],
+    cut: Tick,
+    workers: usize,
+    random: &mut Random,
+) -> Generation {
+    let feed = Feed::new(Replay::new(blocks(&between(events, base.frontier, cut), random), cut), Some(cut));
+    let output = run_batch(dataflow, Some(base), feed, cut, workers, &Arc::new(AtomicBool::new(false))).expect("the batch runs");
+    Generation { id: base.id + 1, frontier: cut, shards: output.shards }
+}
+
+/// Both kinds of audit of a speed graph at a cut must agree.
+fn audit<E: Event>(
+    dataflow: &Arc<dyn Dataflow<E>>,
+    speed: &Speed<E>,
+    events: &[(Tick, E)],
+    cut: Tick,
+    workers: usize,
+    random: &mut Random,
+    context: &str,
+) {
+    let base = &speed.graph.base;
+    for whole in [false, true] {
+        let from = if whole { Generation::empty(workers) } else { Generation::clone(base) };
+        let feed = Feed::new(Replay::new(blocks(&between(events, from.frontier, cut), random), cut), Some(cut));
+        let output = run_batch(dataflow, Some(&from), feed, cut, workers, &Arc::new(AtomicBool::new(false))).expect("the batch runs");
+        for view in &output.views {
+            let runs: Vec<_> = output.frozen.iter().map(|frozen| &*frozen[view.slot]).collect();
+            let audited = if whole { Audited::Whole(runs) } else { Audited::Changes(runs) };
+            let audit = speed.graph.views[&view.info.name].audit(Tick(cut.0 - 1), &audited).expect("the cut is readable");
+            assert!(audit.agrees(), "the audit at {} differs, {context}: {audit:#?}", cut.0);
+        }
+    }
+}
+
+/// A speed graph that has followed all events.
+struct Speed<E: Event> {
+    graph: SpeedGraph<E>,
+    end: Tick,
+    _workers: SpeedWorkers<E>,
+}
+
+impl<E: Event> Speed<E> {
+    fn run(dataflow: &Arc<dyn Dataflow<E>>, base: Generation, events: &[(Tick, E)], end: Tick, random: &mut Random) -> Self {
+        let workers = SpeedWorkers::start(base.shards.len(), Arc::new(|| ())).expect("workers start");
+        let feed = Feed::new(Replay::new(blocks(&between(events, base.frontier, end), random), end), None);
+        let graph = workers.install(dataflow, Arc::new(base), feed, History::new(u64::MAX));
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while graph.upper() < end {
+            assert!(Instant::now() < deadline, "the speed graph stands at {} of {}", graph.upper().0, end.0);
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Self { graph, end, _workers: workers }
+    }
+
+    fn answers(&self, at: Tick) -> Answers {
+        let views = self.graph.views.iter();
+        views.map(|(name, view)| (name.clone(), view.read(at, &Query::Scan { limit: usize::MAX }).expect("the tick is readable"))).collect()
+    }
+
+    fn compare(&self, truth: &[Answers], context: &str) -> usize {
+        let from = self.graph.base.frontier.0.saturating_sub(1);
+        for tick in from..self.end.0 {
+            for (want, got) in truth[tick as usize].iter().zip(self.answers(Tick(tick))) {
+                assert_eq!(*want, got, "the law does not hold for view `{}` at tick {tick}; {context}", want.0);
+            }
+        }
+        (self.end.0 - from) as usize
+    }
+}

@@ -1,1 +1,3 @@
+//! The dataflows shipped with Lambdaflow, each a complete program that an author can copy.
 
+pub mod web_analytics;

@@ -3,6 +3,7 @@ pub mod layers;
 pub mod log;
 pub mod operators;
 pub mod runs;
+pub mod serving;
 pub mod testing;
 
 /// What `monoid_struct!` needs at the author's side.

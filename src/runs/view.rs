@@ -142,6 +142,14 @@ impl Audit {
     pub fn agrees(&self) -> bool {
         self.batch == self.speed
     }
+
+    /// Adds the audit of the same view on another process.
+    pub fn add(&mut self, other: Self) {
+        self.batch = self.batch.plus(other.batch);
+        self.speed = self.speed.plus(other.speed);
+        self.differing.extend(other.differing);
+        self.differing.truncate(AUDIT_ROWS_SHOWN);
+    }
 }
 
 /// A view that can be read at any tick from its base's frontier on.

@@ -1,1 +1,79 @@
-//! The master dataset.
+//! The master dataset: every event, immutable, in the order it was acknowledged.
+//!
+//! ```text
+//! DIR/log.json                            what the log is: id, event type, layout, partitions
+//! DIR/lock                                held while a process has the log open
+//! DIR/mark                                ticks reserved ahead, offsets known to be on disk
+//! DIR/p0000/00000000000000000000.seg      sealed segment: large blocks, mapped and read in place
+//! DIR/p0000/00000000000000065536.active   being appended to: one frame per group commit
+//! DIR/p0000/*.torn-1                      a tail that a crash tore, set aside before it was cut
+//! ```
+//!
+//! What holds whenever: an acknowledged event is never lost; an offset means the same event for ever; a reader that was told
+//! a frontier never sees an event below it appear; damage is reported with its place and never skipped.
+//!
+//! ```
+//! use lambdaflow::log::{Event, Log, LogOptions, RealDisk, SystemClock, Tick};
+//! use std::sync::Arc;
+//!
+//! #[derive(Clone, Debug, columnar::Columnar, serde::Serialize, serde::Deserialize)]
+//! struct Visit { user: u64, path: String }
+//! impl Event for Visit {
+//!     const NAME: &'static str = "visit";
+//!     const VERSION: u32 = 1;
+//!     const FIELDS: &'static [&'static str] = &["user: u64", "path: String"];
+//! }
+//!
+//! # let temporary = tempfile::tempdir()?;
+//! # let dir = temporary.path().join("log");
+//! let log = Log::<Visit>::open(Arc::new(RealDisk), Arc::new(SystemClock), &dir, LogOptions::default())?;
+//! let ack = log.append(vec![Visit { user: 1, path: "/".into() }])?; // on disk when this returns
+//! assert_eq!(ack.first_offset().0, 0);
+//!
+//! let mut cursor = log.cursor(Tick::ZERO);
+//! let block = cursor.next()?.expect("one block");
+//! let paths = block.columns().path; // borrowed from the block
+//! assert_eq!(paths.get_str(0), "/");
+//! log.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+mod block;
+mod bulk;
+mod clock;
+mod commit;
+mod cursor;
+mod disk;
+mod document;
+mod error;
+mod event;
+mod failpoint;
+mod frame;
+#[expect(clippy::module_inception, reason = "the log's log: its running state")]
+mod log;
+mod map;
+mod mark;
+mod meta;
+mod partition;
+mod position;
+mod recovery;
+mod segment;
+mod ticks;
+
+pub use block::Block;
+pub use bulk::{BULK_FRAMES_IN_FLIGHT_MAX, BulkAck, BulkAppender};
+pub use clock::{Clock, SystemClock};
+pub use commit::{
+    APPEND_BYTES_MAX, APPEND_EVENTS_MAX, Ack, GROUP_BYTES_MAX, GROUP_EVENTS_MAX, QUEUE_APPENDS_MAX,
+    SEAL_BACKLOG_MAX,
+};
+pub use cursor::Cursor;
+pub use disk::{Disk, DiskFile, Entry, EntryKind, LockGuard, RealDisk};
+pub use error::{Damage, LogError};
+pub use event::{Event, EventType};
+pub use failpoint::Step;
+pub use log::{
+    ADVANCE_WAIT_MS_MAX, Durability, Execution, Log, LogOptions, LogStats, PartitionStats,
+    SEGMENT_BYTES_MAX, WakerGuard,
+};
+pub use map::Bytes;
+pub use position::{Offset, Partition, Tick};

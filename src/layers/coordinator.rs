@@ -94,6 +94,11 @@ impl Coordinator {
         self.hand_over(Cycle::Full, frontier, false)
     }
 
+    /// Starts to serve the empty generation, so that the speed layer follows the log from its first event.
+    pub fn start_empty(&mut self) -> Result<Handover, CycleError> {
+        self.hand_over(Cycle::Full, Tick(0), false)
+    }
+
     /// Runs a batch cycle to the log's frontier and hands over to it.
     pub fn cycle(&mut self, cycle: Cycle) -> Result<Handover, CycleError> {
         let cut = self.propose()?;

@@ -21,9 +21,6 @@ use serde::{Deserialize, Serialize};
 use crate::log::Tick;
 use crate::runs::{AnswerRow, Query, ReadError, View, ViewInfo};
 
-#[cfg(feature = "http")]
-pub mod http;
-
 /// How long a read that names a tick waits for it, unless it says otherwise.
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(10);
 /// Longest wait that a read may ask for.

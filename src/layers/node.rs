@@ -117,7 +117,11 @@ impl<E: Event> Node<E> {
     }
 
     fn propose(&self) -> Report {
-        let frontier = self.log.frontier();
+        // Closed now, so that everything acknowledged by now is before the cut.
+        let frontier = match self.log.advance() {
+            Ok(frontier) => frontier,
+            Err(error) => return failed(&error, error.exit_code()),
+        };
         if let Some(served) = self.served() {
             served.history.hold(frontier.0.saturating_sub(1));
         }

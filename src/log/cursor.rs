@@ -3,9 +3,9 @@
 //! A position is an offset per partition, not a place in a file: when small blocks are rewritten into large ones under a
 //! reader, it neither loses nor repeats events.
 use super::block::Block;
+use super::core::Core;
 use super::error::LogError;
 use super::event::Event;
-use super::log::Core;
 use super::partition::Located;
 use super::position::{Offset, Partition, Tick};
 use std::sync::{Arc, PoisonError};

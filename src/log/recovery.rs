@@ -149,7 +149,6 @@ pub(crate) struct Known<'a> {
 
 /// A partition's files, judged; nothing is changed yet.
 pub(crate) struct Plan<E: Event> {
-    pub partition: Partition,
     dir: PathBuf,
     segments: Vec<Planned<E>>,
     /// Files whose content stands elsewhere, or that never became part of the log.
@@ -232,7 +231,6 @@ pub(crate) fn plan<E: Event>(
 ) -> Result<Plan<E>, LogError> {
     let listing = Listing::of(known.disk, dir, partition)?;
     let mut plan = Plan {
-        partition,
         dir: dir.to_path_buf(),
         segments: Vec::new(),
         remove: listing.unfinished,
@@ -366,13 +364,14 @@ impl<E: Event> Plan<E> {
             later_frame,
             below_mark: end < mark,
         };
-        let torn = match (decide(evidence).decision, flaw) {
+        let case = decide(evidence);
+        let torn = match (case.decision, flaw) {
             (Decision::Accept, _) => None,
             (Decision::CutTail, Some(Flaw { newer: None, .. })) => {
                 Some(bytes[valid_bytes..].to_vec())
             }
             (Decision::Damaged(why), Some(flaw)) => {
-                let what = format!("{}; {why}", flaw.what);
+                let what = format!("{}; {why} (recovery case {})", flaw.what, case.name);
                 return Err(flawed(id.partition, path, Flaw { what, ..flaw }, None));
             }
             // A whole header of a newer version is no torn tail.
@@ -484,4 +483,62 @@ fn set_aside(
         }
     }
     unreachable!("there are fewer files than numbers")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn all_evidence() -> impl Iterator<Item = Evidence> {
+        let footers = [Footer::None, Footer::Valid, Footer::Invalid];
+        footers.into_iter().flat_map(|footer| {
+            (0..64u32).map(move |bits| Evidence {
+                footer,
+                newest: bits & 1 != 0,
+                clean_stop: bits & 2 != 0,
+                synced: bits & 4 != 0,
+                bad_frame: bits & 8 != 0,
+                later_frame: bits & 16 != 0,
+                below_mark: bits & 32 != 0,
+            })
+        })
+    }
+
+    #[test]
+    fn exactly_one_row_matches_any_evidence_and_every_row_is_reached() {
+        let mut reached = BTreeSet::new();
+        for evidence in all_evidence() {
+            let matching: Vec<char> = TABLE
+                .iter()
+                .filter(|case| case.matches(evidence))
+                .map(|case| case.name)
+                .collect();
+            assert_eq!(matching.len(), 1, "rows {matching:?} for {evidence:?}");
+            assert_eq!(decide(evidence).name, matching[0]);
+            reached.extend(matching);
+        }
+        assert_eq!(reached.len(), TABLE.len());
+    }
+
+    #[test]
+    fn only_the_unsynced_tail_of_the_newest_active_segment_is_ever_cut() {
+        for evidence in
+            all_evidence().filter(|evidence| decide(*evidence).decision == Decision::CutTail)
+        {
+            assert!(
+                evidence.newest && evidence.bad_frame && evidence.footer == Footer::None,
+                "{evidence:?}"
+            );
+            assert!(!evidence.clean_stop && !evidence.below_mark, "{evidence:?}");
+            assert!(!(evidence.synced && evidence.later_frame), "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_frame_is_never_accepted() {
+        for evidence in all_evidence().filter(|evidence| evidence.bad_frame) {
+            assert_ne!(decide(evidence).decision, Decision::Accept, "{evidence:?}");
+        }
+    }
 }

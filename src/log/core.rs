@@ -35,6 +35,7 @@ pub(crate) struct Core<E: Event> {
     pub log_id: LogId,
     pub meta: Meta,
     pub segment_bytes_max: u64,
+    block_events_max: usize,
     pub durability: Durability,
     pub execution: Execution,
     pub partitions: Vec<RwLock<Segments<E>>>,
@@ -119,7 +120,10 @@ impl<E: Event> Core<E> {
             .max(mark.reserved);
         let partitions = plans.into_iter().map(|plan| {
             let end = plan.end;
-            Ok(RwLock::new(Segments::new(plan.carry_out(&*disk)?, end)))
+            Ok(RwLock::new(Segments::new(
+                plan.carry_out(&*disk, options.block_events_max)?,
+                end,
+            )))
         });
         let partitions = partitions.collect::<Result<Vec<_>, LogError>>()?;
         let reserved = mark::reserve(clock.now(), floor);
@@ -140,6 +144,7 @@ impl<E: Event> Core<E> {
             log_id,
             meta,
             segment_bytes_max: options.segment_bytes_max,
+            block_events_max: options.block_events_max,
             durability: options.durability,
             execution: options.execution,
             partitions,
@@ -426,6 +431,7 @@ impl<E: Event> Core<E> {
                 first,
             },
             &blocks,
+            self.block_events_max,
         )?;
         let end = sealed.end;
         segments

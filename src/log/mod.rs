@@ -78,6 +78,6 @@ pub use event::{Event, EventType};
 pub use failpoint::Step;
 pub use handle::{Log, LogStats, PartitionStats, WakerGuard};
 pub use map::Bytes;
-pub use options::{Durability, Execution, LogOptions, SEGMENT_BYTES_MAX};
+pub use options::{BLOCK_EVENTS_MAX, Durability, Execution, LogOptions, SEGMENT_BYTES_MAX};
 pub use position::{Offset, Partition, Tick};
 pub use report::{LogInfo, PartitionInfo, VerifyReport, info, verify};

@@ -2,6 +2,10 @@
 
 /// Bytes at which an active segment is full and gets sealed, unless the options say otherwise.
 pub const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Events of a block in a sealed segment: large enough that the cost per block vanishes, small enough that a slice of ticks
+/// skips most.
+pub const BLOCK_EVENTS_MAX: usize = 64 * 1024;
+
 /// What an acknowledgement promises.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
@@ -31,6 +35,8 @@ pub struct LogOptions {
     pub partitions: u32,
     /// Bytes at which an active segment is full.
     pub segment_bytes_max: u64,
+    /// Events of a block in a sealed segment.
+    pub block_events_max: usize,
     /// What an acknowledgement promises.
     pub durability: Durability,
     /// Who does the work.
@@ -42,6 +48,7 @@ impl Default for LogOptions {
         LogOptions {
             partitions: 1,
             segment_bytes_max: SEGMENT_BYTES_MAX,
+            block_events_max: BLOCK_EVENTS_MAX,
             durability: Durability::Sync,
             execution: Execution::Threads,
         }

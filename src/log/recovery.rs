@@ -418,7 +418,11 @@ impl<E: Event> Plan<E> {
     }
 
     /// Sets torn tails aside and seals what is active. Interrupted anywhere and repeated, it ends in the same state.
-    pub fn carry_out(self, disk: &dyn Disk) -> Result<Vec<Sealed<E>>, LogError> {
+    pub fn carry_out(
+        self,
+        disk: &dyn Disk,
+        block_events_max: usize,
+    ) -> Result<Vec<Sealed<E>>, LogError> {
         let mut sealed = Vec::new();
         for segment in self.segments {
             match segment {
@@ -436,7 +440,13 @@ impl<E: Event> Plan<E> {
                         reach(Step::TornAfterCopy);
                     }
                     if !blocks.is_empty() {
-                        sealed.push(Sealed::new(seal(disk, &self.dir, id, &blocks)?));
+                        sealed.push(Sealed::new(seal(
+                            disk,
+                            &self.dir,
+                            id,
+                            &blocks,
+                            block_events_max,
+                        )?));
                     }
                     reach(Step::SealBeforeRemove);
                     remove(disk, &path)?;

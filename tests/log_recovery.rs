@@ -429,6 +429,7 @@ fn strange_files_are_left_alone_and_other_directories_are_refused() {
 }
 
 proptest! {
+    #![proptest_config(random_cases(256))]
     #[test]
     fn random_bytes_as_a_segment_are_refused_without_a_panic(soup in proptest::collection::vec(any::<u8>(), 0..2_000), sealed: bool) {
         let (image, segments, _) = sealed_log();

@@ -1,10 +1,11 @@
 //! What the log's tests share: an event type, a simulated place, and reading everything back.
 #![allow(dead_code, reason = "each test binary uses a part")]
 use columnar::{Columnar, Index};
-use lambdaflow::log::sim::{SimClock, SimDisk};
+use lambdaflow::log::sim::{Rng, SimClock, SimDisk};
 use lambdaflow::log::{
     Block, Clock, Disk, Event, Execution, Log, LogError, LogOptions, Offset, Partition, Tick,
 };
+use proptest::test_runner::{Config, RngSeed};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -124,4 +125,17 @@ pub fn partition_files(disk: &SimDisk, ending: &str) -> Vec<PathBuf> {
         path.starts_with(dir().join("p0000")) && path.to_string_lossy().ends_with(ending)
     };
     disk.files().into_keys().filter(in_partition).collect()
+}
+
+/// So many random cases, from `LAMBDAFLOW_SEED` when it is set; prints the seed, which a failed test shows.
+pub fn random_cases(cases: u32) -> Config {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let seed = Rng::seed_from_env().unwrap_or_else(|| RandomState::new().build_hasher().finish());
+    println!("LAMBDAFLOW_SEED={seed}");
+    Config {
+        cases,
+        rng_seed: RngSeed::Fixed(seed),
+        failure_persistence: None,
+        ..Config::default()
+    }
 }

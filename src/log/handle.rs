@@ -143,7 +143,9 @@ impl<E: Event> Log<E> {
         };
         let mut queues = Vec::new();
         if options.execution == Execution::Threads {
-            queues = threads.spawn(&core)?;
+            queues = threads
+                .spawn(&core)
+                .inspect_err(|_| core.enter(Phase::Closed))?;
         }
         Ok(Log {
             handle: Arc::new(Handle {
@@ -226,7 +228,9 @@ impl<E: Event> Log<E> {
         self.handle.core.advance()
     }
 
-    /// Calls `waker` after each commit and each move of the frontier, from threads of the log, while the guard lives.
+    /// Calls `waker` after each commit and each move of the frontier, while the guard lives.
+    ///
+    /// The caller is a thread of the log, which commits nothing meanwhile: be short, and do not append from there.
     pub fn on_change(&self, waker: Box<dyn Fn() + Send + Sync>) -> WakerGuard {
         let core = &self.handle.core;
         let key = core.register_waker(Arc::from(waker));
@@ -338,12 +342,15 @@ fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<LockGuard, LogError> {
     })
 }
 
+/// What a thread of the log does.
+type Body<E> = Box<dyn FnOnce(&Core<E>) + Send>;
+
 impl Threads {
     fn spawn<E: Event>(
         &mut self,
         core: &Arc<Core<E>>,
     ) -> Result<Vec<Sender<Message<E>>>, LogError> {
-        let spawn = |name: String, body: Box<dyn FnOnce(&Core<E>) + Send>| {
+        let spawn = |name: String, body: Body<E>| {
             let thread_core = Arc::clone(core);
             let builder = std::thread::Builder::new().name(name);
             builder

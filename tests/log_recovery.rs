@@ -459,3 +459,67 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn wrong_bytes_behind_a_right_checksum_are_an_error_and_not_a_panic() {
+    use columnar::Index;
+    let (image, segment, bytes) = active_log();
+    let ends = frame_ends(&bytes);
+    let body = ends[5] + HEADER_BYTES..ends[6];
+    let (mut refused, mut believed) = (0, 0);
+    for word in body.clone().step_by(8) {
+        for value in [0, 1, 9, 1 << 40, u64::MAX] {
+            let mut edited = bytes.clone();
+            edited[word..word + 8].copy_from_slice(&u64::to_le_bytes(value));
+            let crc = crc32c::crc32c(&edited[body.clone()]);
+            edited[ends[5] + 88..ends[5] + 92].copy_from_slice(&crc.to_le_bytes());
+            recheck_header(&mut edited, ends[5]);
+            let disk = image.after_kill();
+            disk.plant(&segment, &edited);
+            match open(&disk, &SimClock::at(0), inline()) {
+                Ok(log) => {
+                    let mut cursor = log.cursor(Tick::ZERO);
+                    while let Some(block) = cursor.next().unwrap() {
+                        assert!(
+                            block
+                                .range()
+                                .all(|row| block.columns().get(row).text.len() < 1_000)
+                        );
+                    }
+                    believed += 1;
+                }
+                Err(LogError::Damaged(damage)) => {
+                    assert_eq!(damage.byte, body.start as u64);
+                    refused += 1;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+    // Numbers and letters cannot be told from others; lengths, bounds and ticks can.
+    assert!(
+        refused > 10 && believed > 10,
+        "{refused} refused, {believed} believed"
+    );
+}
+
+#[test]
+fn a_flipped_bit_in_the_small_files_is_refused_or_changes_nothing() {
+    let (image, _, all) = sealed_log();
+    for name in ["log.json", "mark"] {
+        let path = dir().join(name);
+        let bytes = image.files()[&path].clone();
+        for bit in 0..8 * bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let disk = image.after_kill();
+            disk.plant(&path, &flipped);
+            match open(&disk, &SimClock::at(0), inline()) {
+                Ok(log) => assert_eq!(read_all(&log), all, "bit {bit} of {name}"),
+                Err(LogError::Damaged(damage)) => assert_eq!(damage.file, path),
+                Err(LogError::NewerFormat { path: file, .. }) => assert_eq!(file, path),
+                Err(other) => panic!("bit {bit} of {name}: {other}"),
+            }
+        }
+    }
+}

@@ -224,13 +224,17 @@ impl<E: Event> Core<E> {
 
     /// Stops the log for good: the first failure is the one that later callers are told.
     pub fn stop(&self, error: &LogError) {
-        if matches!(error, LogError::Closed | LogError::Stopped { .. }) {
-            return;
+        if !matches!(error, LogError::Closed | LogError::Stopped { .. }) {
+            self.stop_because(error.to_string());
         }
+    }
+
+    /// As [`Core::stop`], for a cause that is no error of the log's own.
+    pub fn stop_because(&self, cause: String) {
         let mut state = lock(&self.state);
         if state.failure.is_none() {
-            tracing::error!(log = %self.dir.display(), %error, "the log stopped");
-            state.failure = Some(error.to_string());
+            tracing::error!(log = %self.dir.display(), cause, "the log stopped");
+            state.failure = Some(cause);
         }
         drop(state);
         self.notify_all();

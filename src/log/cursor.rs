@@ -35,7 +35,7 @@ impl<E: Event> Cursor<E> {
             core,
             from,
             next,
-            complete: from.min(Tick::ZERO),
+            complete: Tick::ZERO,
         }
     }
 

@@ -354,7 +354,13 @@ impl Threads {
             let thread_core = Arc::clone(core);
             let builder = std::thread::Builder::new().name(name);
             builder
-                .spawn(move || body(&thread_core))
+                .spawn(move || {
+                    // A panic is a bug of ours; whoever waits for this thread must hear of it.
+                    let run = std::panic::AssertUnwindSafe(|| body(&thread_core));
+                    if std::panic::catch_unwind(run).is_err() {
+                        thread_core.stop_because("a thread of the log panicked".to_string());
+                    }
+                })
                 .map_err(|error| LogError::storage("start a thread for", &core.dir, error))
         };
         let mut queues = Vec::new();

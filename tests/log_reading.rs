@@ -593,7 +593,7 @@ fn cat_writes_one_json_line_per_event() {
     let log = open(&disk, &clock, inline()).unwrap();
     log.append(notes(0..2)).unwrap();
     let mut out = Vec::new();
-    assert_eq!(log.cat(Tick::ZERO, &mut out).unwrap(), 2);
+    assert_eq!(log.cursor(Tick::ZERO).cat(&mut out).unwrap(), 2);
     let text = String::from_utf8(out).unwrap();
     assert_eq!(
         text.lines().nth(1).unwrap(),

@@ -13,15 +13,14 @@ use super::frame::{LogId, SegmentId};
 use super::mark::{self, Mark};
 use super::meta::{Meta, partition_dir};
 use super::options::{Durability, Execution, LogOptions};
-use super::partition::Segments;
+use super::partition::{Contents, Segments};
 use super::position::{Offset, Partition, Tick};
-use super::recovery::{Known, plan};
+use super::recovery::{Beside, plan_all};
 use super::segment::{Sealed, active_name, seal};
 use super::ticks::Ticks;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long [`Log::advance`] waits for a slow disk before it returns the frontier as it is.
@@ -38,7 +37,7 @@ pub(crate) struct Core<E: Event> {
     block_events_max: usize,
     pub durability: Durability,
     pub execution: Execution,
-    pub partitions: Vec<RwLock<Segments<E>>>,
+    pub contents: Arc<Contents<E>>,
     pub lanes: Vec<Mutex<Lane>>,
     state: Mutex<State>,
     /// The frontier moved, or the log stopped.
@@ -47,7 +46,6 @@ pub(crate) struct Core<E: Event> {
     work: Condvar,
     /// A segment was sealed, or the log stopped.
     room: Condvar,
-    frontier: AtomicU64,
     wakers: Mutex<BTreeMap<u64, Waker>>,
     mark_writing: Mutex<()>,
 }
@@ -77,10 +75,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(crate) fn read<T>(segments: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    segments.read().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl<E: Event> Core<E> {
     /// Recovers a log whose lock is held: judges all partitions, then seals what was active, then reserves ticks.
     pub fn recover(
@@ -91,26 +85,8 @@ impl<E: Event> Core<E> {
         meta: Meta,
     ) -> Result<Self, LogError> {
         let log_id = meta.id(dir)?;
-        let mark = Mark::read(&*disk, dir, &meta.log_id)?;
-        if mark.ends.len() != meta.partitions as usize {
-            let what = format!(
-                "{} partitions, expected {}",
-                mark.ends.len(),
-                meta.partitions
-            );
-            return Err(LogError::damaged_file(&dir.join(mark::NAME), 0, what));
-        }
-        let known = Known {
-            disk: &*disk,
-            log: log_id,
-            clean_stop: mark.clean,
-            synced: mark.synced,
-        };
-        let plans = mark.ends.iter().enumerate().map(|(number, end)| {
-            let partition = Partition(number as u32);
-            plan::<E>(known, &partition_dir(dir, partition), partition, *end)
-        });
-        let plans = plans.collect::<Result<Vec<_>, LogError>>()?;
+        let mark = Mark::read(&*disk, dir, &meta)?;
+        let plans = plan_all::<E>(&*disk, dir, log_id, &mark, Beside::Nobody)?;
         let ends: Vec<Offset> = plans.iter().map(|plan| plan.end).collect();
         let floor = plans
             .iter()
@@ -120,10 +96,10 @@ impl<E: Event> Core<E> {
             .max(mark.reserved);
         let partitions = plans.into_iter().map(|plan| {
             let end = plan.end;
-            Ok(RwLock::new(Segments::new(
+            Ok(Segments::new(
                 plan.carry_out(&*disk, options.block_events_max)?,
                 end,
-            )))
+            ))
         });
         let partitions = partitions.collect::<Result<Vec<_>, LogError>>()?;
         let reserved = mark::reserve(clock.now(), floor);
@@ -147,13 +123,12 @@ impl<E: Event> Core<E> {
             block_events_max: options.block_events_max,
             durability: options.durability,
             execution: options.execution,
-            partitions,
+            contents: Arc::new(Contents::new(partitions, ticks.frontier())),
             lanes: ends
                 .iter()
                 .enumerate()
                 .map(|(number, end)| Mutex::new(Lane::new(Partition(number as u32), *end)))
                 .collect(),
-            frontier: AtomicU64::new(ticks.frontier().0),
             state: Mutex::new(State {
                 ticks,
                 durable: ends,
@@ -200,7 +175,7 @@ impl<E: Event> Core<E> {
     }
 
     pub fn frontier(&self) -> Tick {
-        Tick(self.frontier.load(Ordering::Acquire))
+        self.contents.frontier()
     }
 
     fn failure(&self, state: &State) -> Option<LogError> {
@@ -264,10 +239,9 @@ impl<E: Event> Core<E> {
 
     /// Makes a group readable.
     pub fn publish(&self, partition: Partition, first: Offset, rows: Arc<Rows<E>>, bytes: u64) {
-        let mut segments = self.partitions[partition.index()]
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        segments.publish(first, rows, bytes);
+        self.contents
+            .change(partition.index())
+            .publish(first, rows, bytes);
     }
 
     /// A published group is written; the frontier may pass it.
@@ -282,8 +256,7 @@ impl<E: Event> Core<E> {
 
     /// Publishes the frontier; returns whether it moved.
     fn announce(&self, state: &mut State) -> bool {
-        let frontier = state.ticks.frontier().0;
-        let moved = self.frontier.fetch_max(frontier, Ordering::AcqRel) < frontier;
+        let moved = self.contents.raise_frontier(state.ticks.frontier());
         if moved {
             self.frontier_moved.notify_all();
         }
@@ -419,13 +392,14 @@ impl<E: Event> Core<E> {
     }
 
     fn try_seal(&self, partition: Partition, first: Offset) -> Result<(), LogError> {
-        let segments = &self.partitions[partition.index()];
         let dir = self.partition_dir(partition);
-        let blocks = read(segments)
+        let segments = self.contents.segments(partition.index());
+        let blocks = segments
             .open
             .first()
             .map(|open| open.blocks.clone())
             .unwrap_or_default();
+        drop(segments);
         let sealed = seal(
             &*self.disk,
             &dir,
@@ -438,9 +412,8 @@ impl<E: Event> Core<E> {
             self.block_events_max,
         )?;
         let end = sealed.end;
-        segments
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.contents
+            .change(partition.index())
             .replace_oldest(Sealed::new(sealed));
         reach(Step::SealBeforeRemove);
         let active = dir.join(active_name(first));

@@ -4,7 +4,7 @@
 //! segments. Nothing durable happens when a handle is dropped; to the log that is a kill.
 use super::clock::Clock;
 use super::commit::{APPEND_BYTES_MAX, APPEND_EVENTS_MAX, Ack, Job, Message, QUEUE_APPENDS_MAX};
-use super::core::{Core, Phase, lock, read};
+use super::core::{Core, Phase, lock};
 use super::cursor::Cursor;
 use super::disk::{Disk, LockGuard, uninterrupted};
 use super::error::LogError;
@@ -247,7 +247,7 @@ impl<E: Event> Log<E> {
 
     /// Reads all partitions from tick `from`.
     pub fn cursor(&self, from: Tick) -> Cursor<E> {
-        Cursor::new(Arc::clone(&self.handle.core), from)
+        Cursor::new(Arc::clone(&self.handle.core.contents), from)
     }
 
     /// The number of partitions.
@@ -272,52 +272,46 @@ impl<E: Event> Log<E> {
 
     /// Readable events in all partitions.
     pub fn events_total(&self) -> u64 {
-        self.handle
-            .core
-            .partitions
-            .iter()
-            .map(|segments| read(segments).end.0)
-            .sum()
+        self.handle.core.contents.events_total()
     }
 
     /// Counts of segments, bytes and events.
     pub fn stats(&self) -> LogStats {
-        let partitions =
-            self.handle
-                .core
-                .partitions
-                .iter()
-                .enumerate()
-                .map(|(number, segments)| {
-                    let segments = read(segments);
-                    let ticks = segments
-                        .sealed
-                        .iter()
-                        .map(|sealed| (sealed.file.first_tick, sealed.file.last_tick));
-                    let open_ticks = segments
-                        .open
-                        .iter()
-                        .flat_map(|open| &open.blocks)
-                        .map(|rows| (rows.first_tick(), rows.last_tick()));
-                    let bytes = segments
-                        .sealed
-                        .iter()
-                        .map(|sealed| sealed.file.bytes.len() as u64)
-                        .sum::<u64>();
-                    PartitionStats {
-                        partition: Partition(number as u32),
-                        segments: (segments.sealed.len() + segments.open.len()) as u64,
-                        segments_sealed: segments.sealed.len() as u64,
-                        bytes: bytes + segments.open.iter().map(|open| open.bytes).sum::<u64>(),
-                        events: segments.end.0,
-                        first_tick: ticks
-                            .clone()
-                            .chain(open_ticks.clone())
-                            .next()
-                            .map(|(first, _)| first),
-                        last_tick: ticks.chain(open_ticks).last().map(|(_, last)| last),
-                    }
-                });
+        let partitions = self
+            .handle
+            .core
+            .contents
+            .all()
+            .enumerate()
+            .map(|(number, segments)| {
+                let ticks = segments
+                    .sealed
+                    .iter()
+                    .map(|sealed| (sealed.file.first_tick, sealed.file.last_tick));
+                let open_ticks = segments
+                    .open
+                    .iter()
+                    .flat_map(|open| &open.blocks)
+                    .map(|rows| (rows.first_tick(), rows.last_tick()));
+                let bytes = segments
+                    .sealed
+                    .iter()
+                    .map(|sealed| sealed.file.bytes.len() as u64)
+                    .sum::<u64>();
+                PartitionStats {
+                    partition: Partition(number as u32),
+                    segments: (segments.sealed.len() + segments.open.len()) as u64,
+                    segments_sealed: segments.sealed.len() as u64,
+                    bytes: bytes + segments.open.iter().map(|open| open.bytes).sum::<u64>(),
+                    events: segments.end.0,
+                    first_tick: ticks
+                        .clone()
+                        .chain(open_ticks.clone())
+                        .next()
+                        .map(|(first, _)| first),
+                    last_tick: ticks.chain(open_ticks).last().map(|(_, last)| last),
+                }
+            });
         LogStats {
             partitions: partitions.collect(),
             frontier: self.frontier(),

@@ -14,9 +14,13 @@ use super::event::Event;
 use super::failpoint::{Step, reach};
 use super::frame::{Flaw, HEADER_BYTES, LogId, Scan, SegmentId, scan};
 use super::map::Bytes;
+use super::mark::Mark;
+use super::meta::partition_dir;
+use super::partition::{OpenSegment, Segments};
 use super::position::{Offset, Partition, Tick};
-use super::segment::{Sealed, SegmentFile, active_name, flawed, seal};
+use super::segment::{Sealed, SegmentFile, active_name, flawed, seal, sealed_name};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -140,11 +144,43 @@ pub(crate) fn decide(evidence: Evidence) -> &'static Case {
 
 /// What recovery knows of the log apart from the partition's files.
 #[derive(Copy, Clone)]
-pub(crate) struct Known<'a> {
-    pub disk: &'a dyn Disk,
-    pub log: LogId,
-    pub clean_stop: bool,
-    pub synced: bool,
+struct Known<'a> {
+    disk: &'a dyn Disk,
+    log: LogId,
+    clean_stop: bool,
+    synced: bool,
+    beside: Beside,
+}
+
+/// Who else may be at work on the files.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// The log's lock is held.
+    Nobody,
+    /// The lock is not held: the end of the newest active segment may be a group that is being written.
+    Writer,
+}
+
+/// Judges all partitions of a log. Changes nothing.
+pub(crate) fn plan_all<E: Event>(
+    disk: &dyn Disk,
+    dir: &Path,
+    log: LogId,
+    mark: &Mark,
+    beside: Beside,
+) -> Result<Vec<Plan<E>>, LogError> {
+    let known = Known {
+        disk,
+        log,
+        clean_stop: mark.clean,
+        synced: mark.synced,
+        beside,
+    };
+    let plan = |(number, end): (usize, &Offset)| {
+        let partition = Partition(number as u32);
+        plan::<E>(known, &partition_dir(dir, partition), partition, *end)
+    };
+    mark.ends.iter().enumerate().map(plan).collect()
 }
 
 /// A partition's files, judged; nothing is changed yet.
@@ -223,7 +259,7 @@ impl Listing {
 }
 
 /// Reads a partition's files and judges them. Changes nothing.
-pub(crate) fn plan<E: Event>(
+fn plan<E: Event>(
     known: Known<'_>,
     dir: &Path,
     partition: Partition,
@@ -264,7 +300,15 @@ pub(crate) fn plan<E: Event>(
             // A crash between sealing and removing leaves both; the sealed one holds all that the active one did.
             plan.remove.extend(active.cloned());
         } else {
-            plan.judge_active(known, id, path, newest, mark)?;
+            match plan.judge_active(known, id, path, newest, mark) {
+                // The writer sealed it since the directory was listed.
+                Err(LogError::Storage { source, .. })
+                    if known.beside == Beside::Writer && source.kind() == ErrorKind::NotFound =>
+                {
+                    plan.accept_sealed(known, id, &dir.join(sealed_name(*first)), newest)?;
+                }
+                judged => judged?,
+            }
         }
     }
     if plan.end < mark {
@@ -355,6 +399,7 @@ impl<E: Event> Plan<E> {
             valid_bytes,
             later_frame,
         } = scan(&bytes, id, self.last_tick);
+        let flaw = flaw.filter(|_| !(newest && known.beside == Beside::Writer));
         let evidence = Evidence {
             footer: Footer::None,
             newest,
@@ -415,6 +460,23 @@ impl<E: Event> Plan<E> {
             torn,
         });
         Ok(())
+    }
+
+    /// The segments as they are, for a reader that changes nothing.
+    pub fn into_segments(self) -> Segments<E> {
+        let mut segments = Segments::new(Vec::new(), Offset(0));
+        for planned in self.segments {
+            match planned {
+                Planned::Sealed(file) => segments.sealed.push(Arc::new(Sealed::new(file))),
+                Planned::Active { id, blocks, .. } => segments.open.push(OpenSegment {
+                    first: id.first,
+                    blocks,
+                    bytes: 0,
+                }),
+            }
+        }
+        segments.end = self.end;
+        segments
     }
 
     /// Sets torn tails aside and seals what is active. Interrupted anywhere and repeated, it ends in the same state.

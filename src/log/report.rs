@@ -2,11 +2,11 @@
 //!
 //! Neither takes the lock or changes anything. Beside a running writer `verify` may see its last group half written, which
 //! it lists as unfinished and not as damage.
+use super::cursor::Cursor;
 use super::disk::{Disk, uninterrupted};
 use super::error::{Damage, LogError};
 use super::event::{Event, EventType};
 use super::frame::{LogId, SegmentId, scan};
-use super::handle::Log;
 use super::mark::Mark;
 use super::meta::{Found, Meta, look, partition_dir};
 use super::position::{Offset, Partition, Tick};
@@ -124,7 +124,7 @@ impl<'a> Survey<'a> {
             });
         };
         let meta = Meta::read(disk, dir)?;
-        let (log, mark) = (meta.id(dir)?, Mark::read(disk, dir, &meta.log_id)?);
+        let (log, mark) = (meta.id(dir)?, Mark::read(disk, dir, &meta)?);
         let partitions = (0..meta.partitions).map(|number| PartitionInfo {
             partition: Partition(number),
             ..PartitionInfo::default()
@@ -299,7 +299,7 @@ impl PartitionInfo {
     }
 }
 
-/// A line of [`Log::cat`].
+/// A line of [`Cursor::cat`].
 #[derive(Serialize)]
 struct Line<'a, E> {
     partition: Partition,
@@ -308,13 +308,13 @@ struct Line<'a, E> {
     event: &'a E,
 }
 
-impl<E: Event> Log<E> {
-    /// Writes the events from tick `from` on as JSON lines: `{"partition":0,"offset":0,"tick":0,"event":{...}}`. Returns how many.
-    pub fn cat(&self, from: Tick, out: &mut impl Write) -> Result<u64, LogError> {
+impl<E: Event> Cursor<E> {
+    /// Writes the events that are left as JSON lines: `{"partition":0,"offset":0,"tick":0,"event":{...}}`. Returns how many.
+    pub fn cat(mut self, out: &mut impl Write) -> Result<u64, LogError> {
         let written =
             |error: std::io::Error| LogError::storage("write", Path::new("output"), error);
-        let (mut cursor, mut count) = (self.cursor(from), 0);
-        while let Some(block) = cursor.next()? {
+        let mut count = 0;
+        while let Some(block) = self.next()? {
             let (columns, partition, start) =
                 (block.columns(), block.partition(), block.range().start);
             for (tick, rows) in block.tick_runs() {

@@ -323,6 +323,7 @@ impl<E: Event> Rows<E> {
                 columns.borrow().len()
             ));
         }
+        check_rows::<E>(columns.borrow(), events)?;
         let (partition, first_offset) = (header.segment.partition, header.first_offset);
         Ok(Rows {
             partition,
@@ -368,6 +369,19 @@ fn check_columns<E: Event>(words: &[u64]) -> Result<(), String> {
             indexed::validate_structure(words, <Borrowed<'_, E> as FromBytes<'_>>::SLICE_COUNT)
         }
     }
+}
+
+/// Reads the outline of every row. `columnar` trusts the bounds inside strings and lists; those that lie outside their values
+/// show here as an error, not later as a panic on a worker. Elements of lists are not followed.
+fn check_rows<E: Event>(columns: BorrowedOf<'_, E>, events: usize) -> Result<(), String> {
+    use columnar::Index;
+    let touch = || {
+        for row in 0..events {
+            std::hint::black_box(columns.get(row));
+        }
+    };
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(touch))
+        .map_err(|_| "columns whose bounds lie outside their values".to_string())
 }
 
 /// The first of `0..len` for which `before` does not hold, given that it holds for a prefix.

@@ -2,7 +2,7 @@
 use super::commit::{Ack, GROUP_BYTES_MAX, GROUP_EVENTS_MAX};
 use super::error::LogError;
 use super::event::Event;
-use super::log::Log;
+use super::handle::Log;
 use super::position::{Partition, Tick};
 use columnar::{Borrow, ContainerOf, Len, Push, Ref, bytes::indexed};
 use crossbeam::channel::Receiver;

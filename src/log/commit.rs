@@ -4,12 +4,13 @@
 //! group. Because the next frame is written only after the sync returned, at most one frame of a log can be torn, which is
 //! what lets recovery tell a torn tail from damage.
 use super::block::{Rows, Runs};
+use super::core::Core;
 use super::disk::{DiskFile, append_all, uninterrupted};
 use super::error::LogError;
 use super::event::Event;
 use super::failpoint::{Step, reach};
 use super::frame::SegmentId;
-use super::log::{Core, Durability};
+use super::options::Durability;
 use super::position::{Offset, Partition, Tick};
 use super::segment::active_name;
 use columnar::{Borrow, Container, ContainerOf, Len, bytemuck};

@@ -5,37 +5,30 @@
 use super::block::Block;
 use super::error::LogError;
 use super::event::Event;
-use super::log::Core;
-use super::partition::Located;
+use super::partition::{Contents, Located};
 use super::position::{Offset, Partition, Tick};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// Hands out the events of all partitions from a tick on, block by block. Each event comes once; those of a partition come
 /// in order; of several partitions the one with the oldest block goes first.
 pub struct Cursor<E: Event> {
-    core: Arc<Core<E>>,
+    contents: Arc<Contents<E>>,
     from: Tick,
     next: Vec<Offset>,
     complete: Tick,
 }
 
 impl<E: Event> Cursor<E> {
-    pub(crate) fn new(core: Arc<Core<E>>, from: Tick) -> Self {
-        let next = core
-            .partitions
-            .iter()
-            .map(|segments| {
-                segments
-                    .read()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .start(from)
-            })
+    pub(crate) fn new(contents: Arc<Contents<E>>, from: Tick) -> Self {
+        let next = contents
+            .all()
+            .map(|segments| segments.start(from))
             .collect();
         Cursor {
-            core,
+            contents,
             from,
             next,
-            complete: from.min(Tick::ZERO),
+            complete: Tick::ZERO,
         }
     }
 
@@ -47,14 +40,11 @@ impl<E: Event> Cursor<E> {
     pub fn next(&mut self) -> Result<Option<Block<E>>, LogError> {
         loop {
             // The frontier is read before the partitions: whatever is below it is already there to be found.
-            let frontier = self.core.frontier();
+            let frontier = self.contents.frontier();
             let mut oldest: Option<(usize, Located<E>, Tick)> = None;
             let mut others = Tick::MAX;
             for (partition, offset) in self.next.iter().enumerate() {
-                let located = self.core.partitions[partition]
-                    .read()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .locate(*offset);
+                let located = self.contents.segments(partition).locate(*offset);
                 let Some(located) = located else { continue };
                 let tick = located.first_tick();
                 match &oldest {

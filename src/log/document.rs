@@ -4,7 +4,7 @@
 //! {"format":1,"crc32c":"9f3a1c02","content":{...}}
 //! ```
 //!
-//! The checksum covers `content` as this module writes it. Files are replaced whole (see [`replace`]), so a crash leaves the
+//! The checksum covers `content` as compact JSON with sorted keys. Files are replaced whole (see [`replace`]), so a crash leaves the
 //! old or the new one.
 use super::disk::{Disk, replace, uninterrupted};
 use super::error::LogError;
@@ -62,6 +62,24 @@ pub(crate) fn read<T: DeserializeOwned>(
 }
 
 fn checksum(content: &Value) -> String {
-    // `Value` keeps its keys sorted, so the text is the same after a round trip.
-    format!("{:08x}", crc32c::crc32c(content.to_string().as_bytes()))
+    format!("{:08x}", crc32c::crc32c(canonical(content).as_bytes()))
+}
+
+/// Compact JSON with sorted keys. `Value` keeps keys sorted or in order of insertion, as some other crate of the build asks.
+fn canonical(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_by_key(|(key, _)| *key);
+            let fields = fields
+                .into_iter()
+                .map(|(key, value)| format!("{}:{}", Value::from(key.as_str()), canonical(value)));
+            format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+        }
+        Value::Array(items) => format!(
+            "[{}]",
+            items.iter().map(canonical).collect::<Vec<_>>().join(",")
+        ),
+        scalar => scalar.to_string(),
+    }
 }

@@ -8,6 +8,7 @@ use super::disk::Disk;
 use super::document;
 use super::error::LogError;
 use super::failpoint::{Step, reach};
+use super::meta::Meta;
 use super::position::{Offset, Tick};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -44,15 +45,16 @@ impl Mark {
         Ok(())
     }
 
-    /// Reads the mark of the log `log_id`.
-    pub fn read(disk: &dyn Disk, dir: &Path, log_id: &str) -> Result<Mark, LogError> {
+    /// Reads the mark of a log.
+    pub fn read(disk: &dyn Disk, dir: &Path, meta: &Meta) -> Result<Mark, LogError> {
         let mark: Mark = document::read(disk, dir, NAME)?;
-        if mark.log_id != log_id {
-            return Err(LogError::damaged_file(
-                &dir.join(NAME),
-                0,
-                format!("the mark of log {}, expected {log_id}", mark.log_id),
-            ));
+        if mark.log_id != meta.log_id || mark.ends.len() != meta.partitions as usize {
+            let (found, expected) = (mark.ends.len(), meta.partitions);
+            let what = format!(
+                "the mark of log {} with {found} partitions, expected {} with {expected}",
+                mark.log_id, meta.log_id
+            );
+            return Err(LogError::damaged_file(&dir.join(NAME), 0, what));
         }
         Ok(mark)
     }

@@ -41,24 +41,30 @@ mod block;
 mod bulk;
 mod clock;
 mod commit;
+mod core;
 mod cursor;
 mod disk;
 mod document;
 mod error;
 mod event;
 mod failpoint;
+mod fault;
 mod frame;
-#[expect(clippy::module_inception, reason = "the log's log: its running state")]
-mod log;
+mod handle;
 mod map;
 mod mark;
 mod meta;
+mod options;
 mod partition;
 mod position;
+mod reader;
 mod recovery;
+mod report;
 mod segment;
+pub mod sim;
 mod ticks;
 
+pub use self::core::ADVANCE_WAIT_MS_MAX;
 pub use block::Block;
 pub use bulk::{BULK_FRAMES_IN_FLIGHT_MAX, BulkAck, BulkAppender};
 pub use clock::{Clock, SystemClock};
@@ -71,9 +77,9 @@ pub use disk::{Disk, DiskFile, Entry, EntryKind, LockGuard, RealDisk};
 pub use error::{Damage, LogError};
 pub use event::{Event, EventType};
 pub use failpoint::Step;
-pub use log::{
-    ADVANCE_WAIT_MS_MAX, Durability, Execution, Log, LogOptions, LogStats, PartitionStats,
-    SEGMENT_BYTES_MAX, WakerGuard,
-};
+pub use handle::{Log, LogStats, PartitionStats, WakerGuard};
 pub use map::Bytes;
+pub use options::{BLOCK_EVENTS_MAX, Durability, Execution, LogOptions, SEGMENT_BYTES_MAX};
 pub use position::{Offset, Partition, Tick};
+pub use reader::LogReader;
+pub use report::{LogInfo, PartitionInfo, VerifyReport, info, verify};

@@ -4,7 +4,56 @@ use super::error::LogError;
 use super::event::Event;
 use super::position::{Offset, Tick};
 use super::segment::Sealed;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// What cursors read from: the segments of all partitions, and the frontier.
+pub(crate) struct Contents<E: Event> {
+    partitions: Vec<RwLock<Segments<E>>>,
+    frontier: AtomicU64,
+}
+
+impl<E: Event> Contents<E> {
+    pub fn new(partitions: Vec<Segments<E>>, frontier: Tick) -> Self {
+        Contents {
+            partitions: partitions.into_iter().map(RwLock::new).collect(),
+            frontier: AtomicU64::new(frontier.0),
+        }
+    }
+
+    /// The segments of a partition, for a look-up.
+    pub fn segments(&self, partition: usize) -> RwLockReadGuard<'_, Segments<E>> {
+        // A panic under the lock is a bug that was reported; each change of the list is whole or not made.
+        self.partitions[partition]
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The segments of a partition, for a change.
+    pub fn change(&self, partition: usize) -> RwLockWriteGuard<'_, Segments<E>> {
+        self.partitions[partition]
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The segments of all partitions, in order.
+    pub fn all(&self) -> impl Iterator<Item = RwLockReadGuard<'_, Segments<E>>> {
+        (0..self.partitions.len()).map(|partition| self.segments(partition))
+    }
+
+    pub fn events_total(&self) -> u64 {
+        self.all().map(|segments| segments.end.0).sum()
+    }
+
+    pub fn frontier(&self) -> Tick {
+        Tick(self.frontier.load(Ordering::Acquire))
+    }
+
+    /// Moves the frontier up, never down; returns whether it moved.
+    pub fn raise_frontier(&self, frontier: Tick) -> bool {
+        self.frontier.fetch_max(frontier.0, Ordering::AcqRel) < frontier.0
+    }
+}
 
 /// Segments of one partition, in order. Guarded by a lock that is held for look-ups only.
 pub(crate) struct Segments<E: Event> {

@@ -14,9 +14,13 @@ use super::event::Event;
 use super::failpoint::{Step, reach};
 use super::frame::{Flaw, HEADER_BYTES, LogId, Scan, SegmentId, scan};
 use super::map::Bytes;
+use super::mark::Mark;
+use super::meta::partition_dir;
+use super::partition::{OpenSegment, Segments};
 use super::position::{Offset, Partition, Tick};
-use super::segment::{Sealed, SegmentFile, active_name, flawed, seal};
+use super::segment::{Sealed, SegmentFile, active_name, flawed, seal, sealed_name};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -140,16 +144,47 @@ pub(crate) fn decide(evidence: Evidence) -> &'static Case {
 
 /// What recovery knows of the log apart from the partition's files.
 #[derive(Copy, Clone)]
-pub(crate) struct Known<'a> {
-    pub disk: &'a dyn Disk,
-    pub log: LogId,
-    pub clean_stop: bool,
-    pub synced: bool,
+struct Known<'a> {
+    disk: &'a dyn Disk,
+    log: LogId,
+    clean_stop: bool,
+    synced: bool,
+    beside: Beside,
+}
+
+/// Who else may be at work on the files.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// The log's lock is held.
+    Nobody,
+    /// The lock is not held: the end of the newest active segment may be a group that is being written.
+    Writer,
+}
+
+/// Judges all partitions of a log. Changes nothing.
+pub(crate) fn plan_all<E: Event>(
+    disk: &dyn Disk,
+    dir: &Path,
+    log: LogId,
+    mark: &Mark,
+    beside: Beside,
+) -> Result<Vec<Plan<E>>, LogError> {
+    let known = Known {
+        disk,
+        log,
+        clean_stop: mark.clean,
+        synced: mark.synced,
+        beside,
+    };
+    let plan = |(number, end): (usize, &Offset)| {
+        let partition = Partition(number as u32);
+        plan::<E>(known, &partition_dir(dir, partition), partition, *end)
+    };
+    mark.ends.iter().enumerate().map(plan).collect()
 }
 
 /// A partition's files, judged; nothing is changed yet.
 pub(crate) struct Plan<E: Event> {
-    pub partition: Partition,
     dir: PathBuf,
     segments: Vec<Planned<E>>,
     /// Files whose content stands elsewhere, or that never became part of the log.
@@ -224,7 +259,7 @@ impl Listing {
 }
 
 /// Reads a partition's files and judges them. Changes nothing.
-pub(crate) fn plan<E: Event>(
+fn plan<E: Event>(
     known: Known<'_>,
     dir: &Path,
     partition: Partition,
@@ -232,7 +267,6 @@ pub(crate) fn plan<E: Event>(
 ) -> Result<Plan<E>, LogError> {
     let listing = Listing::of(known.disk, dir, partition)?;
     let mut plan = Plan {
-        partition,
         dir: dir.to_path_buf(),
         segments: Vec::new(),
         remove: listing.unfinished,
@@ -266,7 +300,15 @@ pub(crate) fn plan<E: Event>(
             // A crash between sealing and removing leaves both; the sealed one holds all that the active one did.
             plan.remove.extend(active.cloned());
         } else {
-            plan.judge_active(known, id, path, newest, mark)?;
+            match plan.judge_active(known, id, path, newest, mark) {
+                // The writer sealed it since the directory was listed.
+                Err(LogError::Storage { source, .. })
+                    if known.beside == Beside::Writer && source.kind() == ErrorKind::NotFound =>
+                {
+                    plan.accept_sealed(known, id, &dir.join(sealed_name(*first)), newest)?;
+                }
+                judged => judged?,
+            }
         }
     }
     if plan.end < mark {
@@ -357,6 +399,7 @@ impl<E: Event> Plan<E> {
             valid_bytes,
             later_frame,
         } = scan(&bytes, id, self.last_tick);
+        let flaw = flaw.filter(|_| !(newest && known.beside == Beside::Writer));
         let evidence = Evidence {
             footer: Footer::None,
             newest,
@@ -366,13 +409,14 @@ impl<E: Event> Plan<E> {
             later_frame,
             below_mark: end < mark,
         };
-        let torn = match (decide(evidence).decision, flaw) {
+        let case = decide(evidence);
+        let torn = match (case.decision, flaw) {
             (Decision::Accept, _) => None,
             (Decision::CutTail, Some(Flaw { newer: None, .. })) => {
                 Some(bytes[valid_bytes..].to_vec())
             }
             (Decision::Damaged(why), Some(flaw)) => {
-                let what = format!("{}; {why}", flaw.what);
+                let what = format!("{}; {why} (recovery case {})", flaw.what, case.name);
                 return Err(flawed(id.partition, path, Flaw { what, ..flaw }, None));
             }
             // A whole header of a newer version is no torn tail.
@@ -418,8 +462,29 @@ impl<E: Event> Plan<E> {
         Ok(())
     }
 
+    /// The segments as they are, for a reader that changes nothing.
+    pub fn into_segments(self) -> Segments<E> {
+        let mut segments = Segments::new(Vec::new(), Offset(0));
+        for planned in self.segments {
+            match planned {
+                Planned::Sealed(file) => segments.sealed.push(Arc::new(Sealed::new(file))),
+                Planned::Active { id, blocks, .. } => segments.open.push(OpenSegment {
+                    first: id.first,
+                    blocks,
+                    bytes: 0,
+                }),
+            }
+        }
+        segments.end = self.end;
+        segments
+    }
+
     /// Sets torn tails aside and seals what is active. Interrupted anywhere and repeated, it ends in the same state.
-    pub fn carry_out(self, disk: &dyn Disk) -> Result<Vec<Sealed<E>>, LogError> {
+    pub fn carry_out(
+        self,
+        disk: &dyn Disk,
+        block_events_max: usize,
+    ) -> Result<Vec<Sealed<E>>, LogError> {
         let mut sealed = Vec::new();
         for segment in self.segments {
             match segment {
@@ -437,7 +502,13 @@ impl<E: Event> Plan<E> {
                         reach(Step::TornAfterCopy);
                     }
                     if !blocks.is_empty() {
-                        sealed.push(Sealed::new(seal(disk, &self.dir, id, &blocks)?));
+                        sealed.push(Sealed::new(seal(
+                            disk,
+                            &self.dir,
+                            id,
+                            &blocks,
+                            block_events_max,
+                        )?));
                     }
                     reach(Step::SealBeforeRemove);
                     remove(disk, &path)?;
@@ -484,4 +555,62 @@ fn set_aside(
         }
     }
     unreachable!("there are fewer files than numbers")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn all_evidence() -> impl Iterator<Item = Evidence> {
+        let footers = [Footer::None, Footer::Valid, Footer::Invalid];
+        footers.into_iter().flat_map(|footer| {
+            (0..64u32).map(move |bits| Evidence {
+                footer,
+                newest: bits & 1 != 0,
+                clean_stop: bits & 2 != 0,
+                synced: bits & 4 != 0,
+                bad_frame: bits & 8 != 0,
+                later_frame: bits & 16 != 0,
+                below_mark: bits & 32 != 0,
+            })
+        })
+    }
+
+    #[test]
+    fn exactly_one_row_matches_any_evidence_and_every_row_is_reached() {
+        let mut reached = BTreeSet::new();
+        for evidence in all_evidence() {
+            let matching: Vec<char> = TABLE
+                .iter()
+                .filter(|case| case.matches(evidence))
+                .map(|case| case.name)
+                .collect();
+            assert_eq!(matching.len(), 1, "rows {matching:?} for {evidence:?}");
+            assert_eq!(decide(evidence).name, matching[0]);
+            reached.extend(matching);
+        }
+        assert_eq!(reached.len(), TABLE.len());
+    }
+
+    #[test]
+    fn only_the_unsynced_tail_of_the_newest_active_segment_is_ever_cut() {
+        for evidence in
+            all_evidence().filter(|evidence| decide(*evidence).decision == Decision::CutTail)
+        {
+            assert!(
+                evidence.newest && evidence.bad_frame && evidence.footer == Footer::None,
+                "{evidence:?}"
+            );
+            assert!(!evidence.clean_stop && !evidence.below_mark, "{evidence:?}");
+            assert!(!(evidence.synced && evidence.later_frame), "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_frame_is_never_accepted() {
+        for evidence in all_evidence().filter(|evidence| evidence.bad_frame) {
+            assert_ne!(decide(evidence).decision, Decision::Accept, "{evidence:?}");
+        }
+    }
 }

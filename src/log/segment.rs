@@ -32,8 +32,6 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-/// Events of a sealed block: large enough that the cost per block vanishes, small enough that a slice of ticks skips most.
-pub(crate) const BLOCK_EVENTS_MAX: usize = 64 * 1024;
 /// Bytes of a sealed block, unless one group was larger.
 pub(crate) const BLOCK_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -325,6 +323,7 @@ pub(crate) fn seal<E: Event>(
     dir: &Path,
     id: SegmentId,
     blocks: &[Arc<Rows<E>>],
+    block_events_max: usize,
 ) -> Result<SegmentFile, LogError> {
     let path = dir.join(sealed_name(id.first));
     let temporary = dir.join(format!("{}.tmp", sealed_name(id.first)));
@@ -340,7 +339,7 @@ pub(crate) fn seal<E: Event>(
         append_all(&mut *file, bytes).map_err(|error| LogError::storage("write", &temporary, error))
     };
     let (mut index, mut position, mut digest, mut frame) = (Vec::new(), 0, 0, Vec::new());
-    for group in groups(blocks) {
+    for group in groups(blocks, block_events_max) {
         let header = Rows::merge(group).encode(id, &mut frame);
         write(columnar::bytemuck::cast_slice(&frame))?;
         index.push(IndexEntry::of(position, &header));
@@ -397,14 +396,17 @@ fn tail(id: SegmentId, index: &[IndexEntry], data_bytes: u64, digest: u32) -> Ve
 }
 
 /// Cuts a list of blocks into groups that each become one large block.
-fn groups<E: Event>(blocks: &[Arc<Rows<E>>]) -> impl Iterator<Item = &[Arc<Rows<E>>]> {
+fn groups<E: Event>(
+    blocks: &[Arc<Rows<E>>],
+    block_events_max: usize,
+) -> impl Iterator<Item = &[Arc<Rows<E>>]> {
     let mut rest = blocks;
     std::iter::from_fn(move || {
         let (mut events, mut bytes) = (0, 0);
         let fits = rest.iter().take_while(|rows| {
             events += rows.events();
             bytes += rows.column_bytes();
-            events <= BLOCK_EVENTS_MAX && bytes <= BLOCK_BYTES_MAX
+            events <= block_events_max && bytes <= BLOCK_BYTES_MAX
         });
         let count = fits.count().max(1).min(rest.len());
         let (group, tail) = rest.split_at(count);

@@ -46,7 +46,7 @@ fn of_events(facts: Events<'_, Fact>, views: &mut Views) {
     views.publish(
         "distinct_users",
         facts.clone().aggregate::<String, HyperLogLog>(|fact, groups| {
-            groups.add(fact.group, HyperLogLog::of(&*fact.user));
+            groups.add(fact.group, HyperLogLog::of(fact.user));
         }),
     );
     let sums = facts.aggregate::<String, Sum>(|fact, groups| groups.add(fact.group, Sum::of(*fact.amount)));

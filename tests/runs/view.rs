@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use columnar::Columnar;
 use lambdaflow::log::Tick;
 use lambdaflow::operators::{Rows, Sum, Sums};
 use lambdaflow::runs::{
@@ -12,7 +13,7 @@ use lambdaflow::runs::{
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::model::{self, Model, batch, holds, model, number, short_string};
@@ -209,5 +210,23 @@ fn a_read_that_cannot_be_exact_says_why() {
     assert_eq!(view.read(Tick(BASE - 1), &scan), Ok(Vec::new()));
     for query in [Query::Get(vec![json!("a")]), Query::Range { from: Some(json!(["a"])), to: None, limit: 1 }] {
         assert!(matches!(view.read(Tick(BASE), &query), Err(ReadError::NotAKey { .. })), "{query:?}");
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Columnar)]
+#[columnar(derive(PartialEq, Eq, PartialOrd, Ord))]
+struct Page {
+    site: String,
+    depth: u64,
+}
+
+/// A struct as a prefix used to match every key.
+#[test]
+fn a_struct_cannot_be_a_prefix() {
+    let page = |site: &str| (Page { site: site.to_owned(), depth: 1 }, 0u64);
+    let view = Held { base: vec![(page("a"), 1u64, 1), (page("b"), 2, 1)], changes: Vec::new(), shards: 1 }.view();
+    for prefix in [json!({"site": "a"}), json!([{"site": "a", "depth": 1}])] {
+        let read = view.read(Tick(BASE), &Query::Prefix { prefix, limit: 9 });
+        assert!(matches!(read, Err(ReadError::NotAKey { .. })), "{read:?}");
     }
 }

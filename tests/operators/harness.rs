@@ -40,7 +40,7 @@ pub enum Kind {
 }
 
 /// Random logs that each test checks.
-const ROUNDS: u64 = 6;
+const ROUNDS: u64 = 4;
 
 /// Number of facts in a random log.
 const FACTS: std::ops::Range<u64> = 30..130;

@@ -25,22 +25,15 @@ fn lines(log: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 fn requests(log: &[u8]) -> Vec<Request> {
-    lines(log)
-        .filter_map(|line| parse_line(line).ok())
-        .collect()
+    lines(log).filter_map(|line| parse_line(line).ok()).collect()
 }
 
 #[test]
 fn all_lines_but_the_one_without_a_closing_quote_are_read() {
     let Some(log) = log() else { return };
-    let failures: Vec<(usize, ParseError)> = (1..)
-        .zip(lines(&log))
-        .filter_map(|(number, line)| Some((number, parse_line(line).err()?)))
-        .collect();
-    let unterminated = ParseError::Unterminated {
-        field: "user agent",
-        column: 111,
-    };
+    let failures: Vec<(usize, ParseError)> =
+        (1..).zip(lines(&log)).filter_map(|(number, line)| Some((number, parse_line(line).err()?))).collect();
+    let unterminated = ParseError::Unterminated { field: "user agent", column: 111 };
     assert_eq!(lines(&log).count(), 10_000);
     assert_eq!(failures, [(8_899, unterminated)]);
 }
@@ -60,10 +53,7 @@ fn the_reference_agrees_with_another_program() {
     let requests = requests(&log);
     let answers = answers(&requests);
 
-    let counts: Vec<(&str, usize)> = answers
-        .iter()
-        .map(|(view, rows)| (*view, rows.len()))
-        .collect();
+    let counts: Vec<(&str, usize)> = answers.iter().map(|(view, rows)| (*view, rows.len())).collect();
     assert_eq!(
         counts,
         [
@@ -94,16 +84,8 @@ fn the_reference_agrees_with_another_program() {
     has("visitors", json!("/favicon.ico"), json!(683));
     has("top_paths", json!("hits"), json!([807, "/favicon.ico"]));
     has("top_paths", json!("hits"), json!([180, "/robots.txt"]));
-    has(
-        "top_paths",
-        json!("bytes"),
-        json!([1_303_362_072, "/misc/sample.log"]),
-    );
-    has(
-        "top_paths",
-        json!("bytes"),
-        json!([35_554_730, "/files/logstash/logstash-1.0.17-monolithic.jar"]),
-    );
+    has("top_paths", json!("bytes"), json!([1_303_362_072, "/misc/sample.log"]));
+    has("top_paths", json!("bytes"), json!([35_554_730, "/files/logstash/logstash-1.0.17-monolithic.jar"]));
     has(
         "sessions",
         json!("83.149.9.216"),
@@ -119,12 +101,9 @@ fn the_reference_agrees_with_another_program() {
         json!("http://www.semicomplete.com/style2.css"),
         json!({"path": "/images/web/2009/banner.png", "hits": 200, "status": 200}),
     );
-    for (day, sessions, bounces) in [
-        (1_431_820_800, 512, 265),
-        (1_431_907_200, 974, 537),
-        (1_431_993_600, 812, 415),
-        (1_432_080_000, 754, 390),
-    ] {
+    for (day, sessions, bounces) in
+        [(1_431_820_800, 512, 265), (1_431_907_200, 974, 537), (1_431_993_600, 812, 415), (1_432_080_000, 754, 390)]
+    {
         let rate = f64::from(bounces) / f64::from(sessions);
         let value = json!({"sessions": sessions, "bounces": bounces, "rate": rate});
         has("bounce_rate", json!(day), value);

@@ -207,12 +207,22 @@ impl<S: Shape> ShardedView<S> {
     }
 
     fn key(&self, given: &Value) -> Result<S::Key, ReadError> {
-        S::Key::deserialize(given).map_err(|reason| ReadError::NotAKey {
-            view: self.info.name.clone(),
-            given: given.clone(),
-            reason: reason.to_string(),
-            fields: self.info.key.join(", "),
-        })
+        S::Key::deserialize(given).map_err(|reason| self.not_a_key(given, reason))
+    }
+
+    /// A struct in a key is an object in JSON, whose fields are in another order than the struct's: it has no place among
+    /// the keys, so it cannot be part of a prefix.
+    fn check_prefix(&self, prefix: &Value) -> Result<(), ReadError> {
+        match prefix {
+            Value::Object(_) => Err(self.not_a_key(prefix, "a prefix is a string, or an array of a tuple's first components")),
+            Value::Array(components) => components.iter().try_for_each(|component| self.check_prefix(component)),
+            _ => Ok(()),
+        }
+    }
+
+    fn not_a_key(&self, given: &Value, reason: impl ToString) -> ReadError {
+        let (view, fields) = (self.info.name.clone(), self.info.key.join(", "));
+        ReadError::NotAKey { view, given: given.clone(), reason: reason.to_string(), fields }
     }
 
     /// Rows by key over all shards; each shard contributes at most `limit`.
@@ -319,6 +329,7 @@ impl<S: Shape> View for ShardedView<S> {
                 })
             }
             Query::Prefix { prefix, limit } => {
+                self.check_prefix(prefix)?;
                 let place = |key: &S::Key| compare_beginning(&json(key), prefix);
                 self.ordered(at, *limit, &|key| place(key).is_lt(), &|key| place(key).is_gt())
             }

@@ -67,6 +67,15 @@ pub type Answers = Vec<(String, Vec<AnswerRow>)>;
 /// # Panics
 /// If the law does not hold, with the cut, the tick, the view, the rows and the seed.
 pub fn check_layers<E: Event>(dataflow: impl Dataflow<E>, events: &[(Tick, E)], law: &Law) -> (usize, Answers) {
+    let (checks, truth) = check_layers_by_tick(dataflow, events, law);
+    (checks, truth.into_iter().next_back().unwrap_or_default())
+}
+
+/// [`check_layers`] with the answers at every tick, from 0 to the last event's, for comparison with a reference.
+///
+/// # Panics
+/// If the law does not hold, with the cut, the tick, the view, the rows and the seed.
+pub fn check_layers_by_tick<E: Event>(dataflow: impl Dataflow<E>, events: &[(Tick, E)], law: &Law) -> (usize, Vec<Answers>) {
     assert!(events.is_sorted_by_key(|(tick, _)| *tick), "events must be in order of their ticks");
     let dataflow: Arc<dyn Dataflow<E>> = Arc::new(dataflow);
     let end = Tick(events.last().map_or(1, |(tick, _)| tick.0 + 1));
@@ -94,7 +103,7 @@ pub fn check_layers<E: Event>(dataflow: impl Dataflow<E>, events: &[(Tick, E)], 
         let on_merged = Speed::run(&dataflow, incremental, events, end, &mut random);
         checks += on_merged.compare(&truth, &format!("merged runs, {context}"));
     }
-    (checks, truth.into_iter().next_back().unwrap_or_default())
+    (checks, truth)
 }
 
 /// Cuts events into blocks of random sizes.

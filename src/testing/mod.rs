@@ -2,4 +2,4 @@
 
 mod law;
 
-pub use law::{Law, Random, check_layers};
+pub use law::{Answers, Law, Random, check_layers, check_layers_by_tick};

@@ -1,9 +1,7 @@
 //! Turns dates of the Gregorian calendar into days since 1970-01-01, and back.
 
 /// Three-letter names, as access logs write them.
-pub(super) const MONTHS: [&str; 12] = [
-    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-];
+pub(super) const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Date {
@@ -18,9 +16,7 @@ pub(super) struct Date {
 impl Date {
     /// Days from 1970-01-01 to this date, or `None` if the calendar has no such date.
     pub fn days(self) -> Option<u64> {
-        let exists = self.year >= 1970
-            && self.month < 12
-            && (1..=month_days(self.year, self.month)).contains(&self.day);
+        let exists = self.year >= 1970 && self.month < 12 && (1..=month_days(self.year, self.month)).contains(&self.day);
         exists.then(|| {
             let months: u64 = (0..self.month).map(|m| month_days(self.year, m)).sum();
             days_before_year(self.year) + months + self.day - 1
@@ -43,11 +39,7 @@ impl Date {
             rest -= month_days(year, month);
             month += 1;
         }
-        Date {
-            year,
-            month,
-            day: rest + 1,
-        }
+        Date { year, month, day: rest + 1 }
     }
 }
 
@@ -58,9 +50,7 @@ fn days_before_year(year: u64) -> u64 {
 
 fn month_days(year: u64, month: usize) -> u64 {
     match month {
-        1 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => {
-            29
-        }
+        1 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
         1 => 28,
         3 | 5 | 8 | 10 => 30,
         _ => 31,
@@ -87,23 +77,12 @@ mod tests {
 
     #[test]
     fn days_that_no_calendar_has_are_none() {
-        for (year, month, day) in [
-            (2015, 1, 29),
-            (2100, 1, 29),
-            (2015, 3, 31),
-            (2015, 0, 0),
-            (2015, 11, 32),
-            (2015, 12, 1),
-            (1969, 11, 31),
-        ] {
+        for (year, month, day) in [(2015, 1, 29), (2100, 1, 29), (2015, 3, 31), (2015, 0, 0), (2015, 11, 32), (2015, 12, 1), (1969, 11, 31)]
+        {
             assert_eq!(Date { year, month, day }.days(), None);
         }
         // 2000-02-29, which a rule without the 400 years would not have.
-        let leap = Date {
-            year: 2000,
-            month: 1,
-            day: 29,
-        };
+        let leap = Date { year: 2000, month: 1, day: 29 };
         assert_eq!(leap.days(), Some(11_016));
     }
 }

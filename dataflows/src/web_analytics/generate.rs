@@ -64,12 +64,7 @@ impl Generator {
             events_per_second: options.events_per_second.max(1),
             ..options
         };
-        Generator {
-            random: Random { state: seed },
-            now: options.start,
-            sent_this_second: 0,
-            options,
-        }
+        Generator { random: Random { state: seed }, now: options.start, sent_this_second: 0, options }
     }
 
     fn event_time(&mut self) -> u64 {
@@ -125,11 +120,7 @@ impl Iterator for Generator {
             200 => 200 + self.random.below(1 << 15),
             _ => 300,
         };
-        let referrer = if self.random.one_in(LINKED_ONE_IN) {
-            referrer(self.random.rank(self.options.referrers))
-        } else {
-            "-".to_owned()
-        };
+        let referrer = if self.random.one_in(LINKED_ONE_IN) { referrer(self.random.rank(self.options.referrers)) } else { "-".to_owned() };
         Some(Request {
             at,
             host: host(visitor),
@@ -255,9 +246,7 @@ impl Random {
 /// below 10000, no control characters. Those are escaped, so that the result is one line whatever
 /// the request holds.
 pub fn to_combined_line(request: &Request) -> String {
-    let mut line = String::with_capacity(
-        96 + request.path.len() + request.referrer.len() + request.agent.len(),
-    );
+    let mut line = String::with_capacity(96 + request.path.len() + request.referrer.len() + request.agent.len());
     push_escaped(&mut line, &request.host);
     line.push_str(" - ");
     if request.user.is_empty() {
@@ -270,10 +259,7 @@ pub fn to_combined_line(request: &Request) -> String {
     if request.method.is_empty() {
         push_escaped(&mut line, &request.path);
     } else {
-        for (index, part) in [&request.method, &request.path, &request.protocol]
-            .into_iter()
-            .enumerate()
-        {
+        for (index, part) in [&request.method, &request.path, &request.protocol].into_iter().enumerate() {
             if index > 0 {
                 line.push(' ');
             }
@@ -293,10 +279,7 @@ fn push_time(line: &mut String, at: u64) {
     let Date { year, month, day } = Date::from_days(at / 86_400);
     let month = MONTHS[month];
     let (hour, minute, second) = (at / 3600 % 24, at / 60 % 60, at % 60);
-    let _ = write!(
-        line,
-        " [{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000] "
-    );
+    let _ = write!(line, " [{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000] ");
 }
 
 fn push_escaped(line: &mut String, text: &str) {
@@ -322,13 +305,7 @@ mod tests {
     use super::*;
 
     fn options() -> GeneratorOptions {
-        GeneratorOptions {
-            paths: 100,
-            visitors: 1_000,
-            referrers: 20,
-            start: 1_000_000,
-            events_per_second: 50,
-        }
+        GeneratorOptions { paths: 100, visitors: 1_000, referrers: 20, start: 1_000_000, events_per_second: 50 }
     }
 
     fn requests(seed: u64, count: usize) -> Vec<Request> {
@@ -376,10 +353,7 @@ mod tests {
         let top: usize = hits[..10].iter().sum();
         assert!((40_000..60_000).contains(&top), "{top}");
         assert!((91_000..95_000).contains(&statuses[&200]), "{statuses:?}");
-        assert_eq!(
-            statuses.keys().copied().collect::<Vec<_>>(),
-            [200, 304, 400, 404, 500]
-        );
+        assert_eq!(statuses.keys().copied().collect::<Vec<_>>(), [200, 304, 400, 404, 500]);
     }
 
     #[test]
@@ -399,13 +373,7 @@ mod tests {
     #[test]
     fn options_of_zero_count_as_one_and_the_largest_are_taken() {
         for (number, start) in [(0, 0), (u32::MAX, u64::MAX)] {
-            let options = GeneratorOptions {
-                paths: number,
-                visitors: number,
-                referrers: number,
-                start,
-                events_per_second: number.into(),
-            };
+            let options = GeneratorOptions { paths: number, visitors: number, referrers: number, start, events_per_second: number.into() };
             assert_eq!(Generator::new(0, options).take(5_000).count(), 5_000);
         }
     }

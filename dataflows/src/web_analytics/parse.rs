@@ -67,11 +67,7 @@ pub fn parse_line(line: &[u8]) -> Result<Request, ParseError> {
 /// Reads a line as JSON if it begins with `{`, and otherwise in combined or common format.
 pub fn parse_any(line: &[u8]) -> Result<Request, ParseError> {
     let cursor = Cursor::open(line)?;
-    if cursor.peek() == Some(b'{') {
-        cursor.json()
-    } else {
-        cursor.request()
-    }
+    if cursor.peek() == Some(b'{') { cursor.json() } else { cursor.request() }
 }
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -98,9 +94,7 @@ impl<'a> Cursor<'a> {
             return Err(ParseError::Empty);
         }
         let skipped = line.len() - body.len();
-        let text = std::str::from_utf8(body).map_err(|error| ParseError::NotUtf8 {
-            column: skipped + error.valid_up_to() + 1,
-        })?;
+        let text = std::str::from_utf8(body).map_err(|error| ParseError::NotUtf8 { column: skipped + error.valid_up_to() + 1 })?;
         if let Some(at) = text.find('\0') {
             let column = skipped + at + 1;
             return Err(ParseError::Nul { column });
@@ -109,21 +103,14 @@ impl<'a> Cursor<'a> {
             let column = skipped + at + 1;
             return Err(ParseError::LineFeed { column });
         }
-        Ok(Cursor {
-            text,
-            at: 0,
-            skipped,
-        })
+        Ok(Cursor { text, at: 0, skipped })
     }
 
     fn json(self) -> Result<Request, ParseError> {
         serde_json::from_str(self.text).map_err(|error| {
             let why = error.to_string();
             let place = format!(" at line 1 column {}", error.column());
-            ParseError::Json {
-                why: why.strip_suffix(&place).unwrap_or(&why).to_owned(),
-                column: self.skipped + error.column(),
-            }
+            ParseError::Json { why: why.strip_suffix(&place).unwrap_or(&why).to_owned(), column: self.skipped + error.column() }
         })
     }
 
@@ -151,9 +138,7 @@ impl<'a> Cursor<'a> {
             (referrer, agent)
         };
         let (method, path, protocol) = match split_request_line(&line) {
-            Some((method, target, protocol)) => {
-                (method.to_owned(), target.to_owned(), protocol.to_owned())
-            }
+            Some((method, target, protocol)) => (method.to_owned(), target.to_owned(), protocol.to_owned()),
             None => (String::new(), line.into_owned(), String::new()),
         };
         Ok(Request {
@@ -248,20 +233,14 @@ impl<'a> Cursor<'a> {
 
     fn month(&mut self) -> Result<usize, ParseError> {
         let name = self.text.as_bytes().get(self.at..self.at + 3);
-        let month = MONTHS
-            .iter()
-            .position(|month| Some(month.as_bytes()) == name)
-            .ok_or_else(|| self.expected("a month from Jan to Dec"))?;
+        let month =
+            MONTHS.iter().position(|month| Some(month.as_bytes()) == name).ok_or_else(|| self.expected("a month from Jan to Dec"))?;
         self.at += 3;
         Ok(month)
     }
 
     /// A field in quotes, without them.
-    fn quoted(
-        &mut self,
-        field: &'static str,
-        what: &'static str,
-    ) -> Result<Cow<'a, str>, ParseError> {
+    fn quoted(&mut self, field: &'static str, what: &'static str) -> Result<Cow<'a, str>, ParseError> {
         let column = self.column();
         self.literal(b'"', what)?;
         let rest = self.rest();
@@ -305,20 +284,11 @@ impl<'a> Cursor<'a> {
     }
 
     /// A number of exactly that many digits.
-    fn digits(
-        &mut self,
-        count: usize,
-        what: &'static str,
-        range: RangeInclusive<u64>,
-    ) -> Result<u64, ParseError> {
+    fn digits(&mut self, count: usize, what: &'static str, range: RangeInclusive<u64>) -> Result<u64, ParseError> {
         let digits = self.text.as_bytes().get(self.at..self.at + count);
         let number = digits
             .filter(|digits| digits.iter().all(u8::is_ascii_digit))
-            .map(|digits| {
-                digits
-                    .iter()
-                    .fold(0, |n, &digit| n * 10 + u64::from(digit - b'0'))
-            })
+            .map(|digits| digits.iter().fold(0, |n, &digit| n * 10 + u64::from(digit - b'0')))
             .filter(|number| range.contains(number))
             .ok_or_else(|| self.expected(what))?;
         self.at += count;
@@ -346,10 +316,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn expected(&self, what: &'static str) -> ParseError {
-        ParseError::Expected {
-            what,
-            column: self.column(),
-        }
+        ParseError::Expected { what, column: self.column() }
     }
 }
 
@@ -388,9 +355,7 @@ fn split_request_line(line: &str) -> Option<(&str, &str, &str)> {
         && !name.is_empty()
         && name.bytes().all(|byte| byte.is_ascii_alphabetic())
         && !version.is_empty()
-        && version
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || byte == b'.');
+        && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     fits.then_some((method, target, protocol))
 }
 
@@ -401,7 +366,8 @@ mod tests {
     use super::super::generate::{Generator, GeneratorOptions, to_combined_line};
     use super::*;
 
-    const COMBINED: &str = r#"203.0.113.7 - ada [17/May/2015:10:05:03 +0000] "GET /a?b=c HTTP/1.1" 200 512 "http://there.example/" "Lantern/9.1""#;
+    const COMBINED: &str =
+        r#"203.0.113.7 - ada [17/May/2015:10:05:03 +0000] "GET /a?b=c HTTP/1.1" 200 512 "http://there.example/" "Lantern/9.1""#;
 
     fn with_request_line(line: &str) -> Request {
         let line = COMBINED.replace("GET /a?b=c HTTP/1.1", line);
@@ -430,12 +396,7 @@ mod tests {
             referrer: "http://there.example/".to_owned(),
             agent: "Lantern/9.1".to_owned(),
         };
-        for line in [
-            COMBINED.to_owned(),
-            format!("{COMBINED}\n"),
-            format!("{COMBINED}\r\n"),
-            format!("\u{feff}{COMBINED}"),
-        ] {
+        for line in [COMBINED.to_owned(), format!("{COMBINED}\n"), format!("{COMBINED}\r\n"), format!("\u{feff}{COMBINED}")] {
             assert_eq!(parse_line(line.as_bytes()).as_ref(), Ok(&expected));
             assert_eq!(parse_any(line.as_bytes()).as_ref(), Ok(&expected));
         }
@@ -468,13 +429,7 @@ mod tests {
 
     #[test]
     fn a_user_may_have_spaces_quotes_or_no_letters() {
-        for (written, read) in [
-            ("ada lovelace", "ada lovelace"),
-            (r#"a\"b"#, r#"a"b"#),
-            (r#""""#, ""),
-            ("-", "-"),
-            ("[x]", "[x]"),
-        ] {
+        for (written, read) in [("ada lovelace", "ada lovelace"), (r#"a\"b"#, r#"a"b"#), (r#""""#, ""), ("-", "-"), ("[x]", "[x]")] {
             let line = COMBINED.replace("ada", written);
             assert_eq!(parse_line(line.as_bytes()).unwrap().user, read);
         }
@@ -524,62 +479,20 @@ mod tests {
     #[test]
     fn a_wrong_time_is_named_with_its_column() {
         for (time, message) in [
-            (
-                "7/May/2015:10:05:03 +0000",
-                "expected a day of two digits at column 20",
-            ),
-            (
-                "17-May-2015:10:05:03 +0000",
-                "expected / after the day at column 22",
-            ),
-            (
-                "17/may/2015:10:05:03 +0000",
-                "expected a month from Jan to Dec at column 23",
-            ),
-            (
-                "17/May/1969:10:05:03 +0000",
-                "expected a year from 1970 to 9999 at column 27",
-            ),
-            (
-                "29/Feb/2015:10:05:03 +0000",
-                "expected a day that the month has at column 20",
-            ),
-            (
-                "29/Feb/2100:10:05:03 +0000",
-                "expected a day that the month has at column 20",
-            ),
-            (
-                "00/May/2015:10:05:03 +0000",
-                "expected a day of two digits at column 20",
-            ),
-            (
-                "17/May/2015:24:05:03 +0000",
-                "expected an hour from 00 to 23 at column 32",
-            ),
-            (
-                "17/May/2015:10:60:03 +0000",
-                "expected a minute from 00 to 59 at column 35",
-            ),
-            (
-                "17/May/2015:10:05:61 +0000",
-                "expected a second from 00 to 60 at column 38",
-            ),
-            (
-                "17/May/2015:10:05:03Z",
-                "expected a space before the time zone at column 40",
-            ),
-            (
-                "17/May/2015:10:05:03 GMT",
-                "expected a time zone such as +0000 at column 41",
-            ),
-            (
-                "17/May/2015:10:05:03 +00:00",
-                "expected minutes of the time zone from 00 to 59 at column 44",
-            ),
-            (
-                "01/Jan/1970:00:30:00 +0100",
-                "expected a time from 1970 on in UTC at column 20",
-            ),
+            ("7/May/2015:10:05:03 +0000", "expected a day of two digits at column 20"),
+            ("17-May-2015:10:05:03 +0000", "expected / after the day at column 22"),
+            ("17/may/2015:10:05:03 +0000", "expected a month from Jan to Dec at column 23"),
+            ("17/May/1969:10:05:03 +0000", "expected a year from 1970 to 9999 at column 27"),
+            ("29/Feb/2015:10:05:03 +0000", "expected a day that the month has at column 20"),
+            ("29/Feb/2100:10:05:03 +0000", "expected a day that the month has at column 20"),
+            ("00/May/2015:10:05:03 +0000", "expected a day of two digits at column 20"),
+            ("17/May/2015:24:05:03 +0000", "expected an hour from 00 to 23 at column 32"),
+            ("17/May/2015:10:60:03 +0000", "expected a minute from 00 to 59 at column 35"),
+            ("17/May/2015:10:05:61 +0000", "expected a second from 00 to 60 at column 38"),
+            ("17/May/2015:10:05:03Z", "expected a space before the time zone at column 40"),
+            ("17/May/2015:10:05:03 GMT", "expected a time zone such as +0000 at column 41"),
+            ("17/May/2015:10:05:03 +00:00", "expected minutes of the time zone from 00 to 59 at column 44"),
+            ("01/Jan/1970:00:30:00 +0100", "expected a time from 1970 on in UTC at column 20"),
         ] {
             assert_eq!(at(time), Err(message.to_owned()), "{time}");
         }
@@ -596,80 +509,26 @@ mod tests {
             ("\u{feff} - -", "expected a host at column 4"),
             ("h", "expected a space at column 2"),
             ("h ", "expected an identity or - at column 3"),
-            (
-                "h - ",
-                "expected a user and the time in brackets at column 5",
-            ),
+            ("h - ", "expected a user and the time in brackets at column 5"),
             ("h -  [", "expected a user or - at column 5"),
             ("h - - [", "expected a day of two digits at column 8"),
-            (
-                &format!("h - - {time}"),
-                "expected a space before the request line at column 35",
-            ),
-            (
-                &format!("h - - {time} GET"),
-                "expected the request line in quotes at column 36",
-            ),
-            (
-                &format!("h - - {time} \"GET / HTTP/1.1"),
-                "request line has no closing quote, it opens at column 36",
-            ),
-            (
-                &format!("h - - {time} \"GET \\\""),
-                "request line has no closing quote, it opens at column 36",
-            ),
-            (
-                &format!("h - - {time} \"\\"),
-                "request line has no closing quote, it opens at column 36",
-            ),
-            (
-                &format!("h - - {time} \"-\""),
-                "expected a space before the status at column 39",
-            ),
-            (
-                &format!("h - - {time} \"-\" 20 1"),
-                "expected a status of three digits at column 40",
-            ),
-            (
-                &format!("h - - {time} \"-\" 2000 1"),
-                "expected a space after the status at column 43",
-            ),
-            (
-                &format!("h - - {time} \"-\" 200 "),
-                "expected a number of bytes or - at column 44",
-            ),
-            (
-                &format!("h - - {time} \"-\" 200 18446744073709551616"),
-                "expected a number of bytes below 2^64 at column 44",
-            ),
-            (
-                &format!("h - - {time} \"-\" 200 1x"),
-                "expected a space or the end of the line at column 45",
-            ),
-            (
-                &format!("h - - {time} \"-\" 200 - \"-\""),
-                "expected a space and the user agent at column 49",
-            ),
-            (
-                &format!("h - - {time} \"-\" 200 - \"-\" -"),
-                "expected the user agent in quotes at column 50",
-            ),
-            (
-                &format!("h - - {time} \"-\" 200 - \"-\" \"a"),
-                "user agent has no closing quote, it opens at column 50",
-            ),
-            (
-                &format!("h - - {time} \"-\" 200 - \"-\" \"a\" x"),
-                "expected the end of the line at column 53",
-            ),
-            (
-                "h - \0",
-                "NUL byte at column 5: was the file cut off in a crash?",
-            ),
-            (
-                "\u{feff}h\nh",
-                "line feed at column 5: one line holds one request",
-            ),
+            (&format!("h - - {time}"), "expected a space before the request line at column 35"),
+            (&format!("h - - {time} GET"), "expected the request line in quotes at column 36"),
+            (&format!("h - - {time} \"GET / HTTP/1.1"), "request line has no closing quote, it opens at column 36"),
+            (&format!("h - - {time} \"GET \\\""), "request line has no closing quote, it opens at column 36"),
+            (&format!("h - - {time} \"\\"), "request line has no closing quote, it opens at column 36"),
+            (&format!("h - - {time} \"-\""), "expected a space before the status at column 39"),
+            (&format!("h - - {time} \"-\" 20 1"), "expected a status of three digits at column 40"),
+            (&format!("h - - {time} \"-\" 2000 1"), "expected a space after the status at column 43"),
+            (&format!("h - - {time} \"-\" 200 "), "expected a number of bytes or - at column 44"),
+            (&format!("h - - {time} \"-\" 200 18446744073709551616"), "expected a number of bytes below 2^64 at column 44"),
+            (&format!("h - - {time} \"-\" 200 1x"), "expected a space or the end of the line at column 45"),
+            (&format!("h - - {time} \"-\" 200 - \"-\""), "expected a space and the user agent at column 49"),
+            (&format!("h - - {time} \"-\" 200 - \"-\" -"), "expected the user agent in quotes at column 50"),
+            (&format!("h - - {time} \"-\" 200 - \"-\" \"a"), "user agent has no closing quote, it opens at column 50"),
+            (&format!("h - - {time} \"-\" 200 - \"-\" \"a\" x"), "expected the end of the line at column 53"),
+            ("h - \0", "NUL byte at column 5: was the file cut off in a crash?"),
+            ("\u{feff}h\nh", "line feed at column 5: one line holds one request"),
         ] {
             let error = parse_line(line.as_bytes()).unwrap_err().to_string();
             assert_eq!(error, message, "{line:?}");
@@ -692,10 +551,7 @@ mod tests {
         assert_eq!(longest.len(), LINE_BYTES_MAX);
         assert!(parse_line(format!("{longest}\r\n").as_bytes()).is_ok());
         let bytes = LINE_BYTES_MAX + 1;
-        assert_eq!(
-            parse_line(format!("x{longest}").as_bytes()),
-            Err(ParseError::TooLong { bytes })
-        );
+        assert_eq!(parse_line(format!("x{longest}").as_bytes()), Err(ParseError::TooLong { bytes }));
     }
 
     #[test]
@@ -713,22 +569,10 @@ mod tests {
     #[test]
     fn a_wrong_json_line_is_named_with_its_column() {
         for (line, message) in [
-            (
-                r#"{"at":1}"#,
-                "missing field `host` at column 8 of a JSON line",
-            ),
-            (
-                "{",
-                "EOF while parsing an object at column 1 of a JSON line",
-            ),
-            (
-                "\u{feff}{",
-                "EOF while parsing an object at column 4 of a JSON line",
-            ),
-            (
-                r#"{"at":-1}"#,
-                "invalid value: integer `-1`, expected u64 at column 8 of a JSON line",
-            ),
+            (r#"{"at":1}"#, "missing field `host` at column 8 of a JSON line"),
+            ("{", "EOF while parsing an object at column 1 of a JSON line"),
+            ("\u{feff}{", "EOF while parsing an object at column 4 of a JSON line"),
+            (r#"{"at":-1}"#, "invalid value: integer `-1`, expected u64 at column 8 of a JSON line"),
         ] {
             let error = parse_any(line.as_bytes()).unwrap_err().to_string();
             assert_eq!(error, message, "{line:?}");
@@ -750,32 +594,27 @@ mod tests {
         let word = "[^\\x00-\\x20\\x7f\\ufeff]{1,30}";
         let request_line = prop_oneof![
             (Just("GET".to_owned()), word, Just("HTTP/1.1".to_owned())),
-            text.prop_filter("it must not be METHOD TARGET PROTOCOL", |line| {
-                split_request_line(line).is_none()
-            })
-            .prop_map(|line| (String::new(), line, String::new())),
+            text.prop_filter("it must not be METHOD TARGET PROTOCOL", |line| { split_request_line(line).is_none() }).prop_map(|line| (
+                String::new(),
+                line,
+                String::new()
+            )),
         ];
         let user = text.prop_filter("it must end before the time", |user| !user.contains(" ["));
-        (
-            (0..253_402_300_800u64, word, user, request_line),
-            (0..1000u16, any::<u64>(), text, text),
+        ((0..253_402_300_800u64, word, user, request_line), (0..1000u16, any::<u64>(), text, text)).prop_map(
+            |((at, host, user, (method, path, protocol)), (status, bytes, referrer, agent))| Request {
+                at,
+                host,
+                user,
+                method,
+                path,
+                protocol,
+                status,
+                bytes,
+                referrer,
+                agent,
+            },
         )
-            .prop_map(
-                |((at, host, user, (method, path, protocol)), (status, bytes, referrer, agent))| {
-                    Request {
-                        at,
-                        host,
-                        user,
-                        method,
-                        path,
-                        protocol,
-                        status,
-                        bytes,
-                        referrer,
-                        agent,
-                    }
-                },
-            )
     }
 
     proptest! {

@@ -9,9 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Request;
-use super::views::{
-    Bounces, Link, ODD_REQUEST, Odd, SESSION_GAP_SECONDS, Session, TOP_PATHS, Traffic,
-};
+use super::views::{Bounces, Link, ODD_REQUEST, Odd, SESSION_GAP_SECONDS, Session, TOP_PATHS, Traffic};
 
 /// The rows of each view, `{"key": .., "value": .., "count": n}`, ascending by key and value.
 pub type Answers = BTreeMap<&'static str, Vec<Value>>;
@@ -47,26 +45,19 @@ pub fn render(answers: &Answers) -> String {
 }
 
 /// Counts equal pairs and puts them in the order of their types: numbers by value, strings by bytes.
-fn rows<K: Ord + Serialize, V: Ord + Serialize>(
-    pairs: impl IntoIterator<Item = (K, V)>,
-) -> Vec<Value> {
+fn rows<K: Ord + Serialize, V: Ord + Serialize>(pairs: impl IntoIterator<Item = (K, V)>) -> Vec<Value> {
     let mut counts: BTreeMap<(K, V), u64> = BTreeMap::new();
     for pair in pairs {
         *counts.entry(pair).or_default() += 1;
     }
-    counts
-        .into_iter()
-        .map(|((key, value), count)| json!({"key": key, "value": value, "count": count}))
-        .collect()
+    counts.into_iter().map(|((key, value), count)| json!({"key": key, "value": value, "count": count})).collect()
 }
 
 fn hits<'a>(requests: &[&'a Request]) -> BTreeMap<(&'a str, u64), Traffic> {
     let mut traffic = BTreeMap::new();
     for request in requests {
         let hour = request.at - request.at % 3600;
-        let row = traffic
-            .entry((request.path.as_str(), hour))
-            .or_insert(Traffic { hits: 0, bytes: 0 });
+        let row = traffic.entry((request.path.as_str(), hour)).or_insert(Traffic { hits: 0, bytes: 0 });
         row.hits += 1;
         row.bytes = row.bytes.wrapping_add(request.bytes);
     }
@@ -85,15 +76,9 @@ fn status(requests: &[&Request]) -> BTreeMap<(u64, u16), u64> {
 fn visitors<'a>(requests: &[&'a Request]) -> BTreeMap<&'a str, u64> {
     let mut hosts: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for request in requests {
-        hosts
-            .entry(&request.path)
-            .or_default()
-            .insert(&request.host);
+        hosts.entry(&request.path).or_default().insert(&request.host);
     }
-    hosts
-        .into_iter()
-        .map(|(path, hosts)| (path, hosts.len() as u64))
-        .collect()
+    hosts.into_iter().map(|(path, hosts)| (path, hosts.len() as u64)).collect()
 }
 
 fn top_paths<'a>(requests: &[&'a Request]) -> Vec<(&'static str, (u64, &'a str))> {
@@ -118,10 +103,7 @@ fn top_paths<'a>(requests: &[&'a Request]) -> Vec<(&'static str, (u64, &'a str))
 fn sessions<'a>(requests: &[&'a Request]) -> Vec<(&'a str, Session)> {
     let mut by_host: BTreeMap<&str, Vec<(u64, &str)>> = BTreeMap::new();
     for request in requests {
-        by_host
-            .entry(&request.host)
-            .or_default()
-            .push((request.at, &request.path));
+        by_host.entry(&request.host).or_default().push((request.at, &request.path));
     }
     let mut sessions: Vec<(&str, Session)> = Vec::new();
     for (host, mut visits) in by_host {
@@ -134,12 +116,7 @@ fn sessions<'a>(requests: &[&'a Request]) -> Vec<(&'a str, Session)> {
                     session.hits += 1;
                 }
                 _ => {
-                    let next = Session {
-                        start: at,
-                        end: at,
-                        hits: 1,
-                        entry: path.to_owned(),
-                    };
+                    let next = Session { start: at, end: at, hits: 1, entry: path.to_owned() };
                     sessions.extend(open.replace(next).map(|closed| (host, closed)));
                 }
             }
@@ -153,10 +130,7 @@ fn bounce_rate(sessions: &[(&str, Session)]) -> BTreeMap<u64, Bounces> {
     let mut days = BTreeMap::new();
     for (_, session) in sessions {
         let day = session.start - session.start % 86_400;
-        let row = days.entry(day).or_insert(Bounces {
-            sessions: 0,
-            bounces: 0,
-        });
+        let row = days.entry(day).or_insert(Bounces { sessions: 0, bounces: 0 });
         row.sessions += 1;
         if session.hits == 1 {
             row.bounces += 1;
@@ -169,10 +143,7 @@ fn referrers<'a>(requests: &[&'a Request]) -> Vec<(&'a str, Link)> {
     let mut links: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     let mut statuses: BTreeMap<&str, BTreeSet<u16>> = BTreeMap::new();
     for request in requests {
-        statuses
-            .entry(&request.path)
-            .or_default()
-            .insert(request.status);
+        statuses.entry(&request.path).or_default().insert(request.status);
         if request.referrer != "-" {
             *links.entry((&request.referrer, &request.path)).or_default() += 1;
         }
@@ -180,11 +151,7 @@ fn referrers<'a>(requests: &[&'a Request]) -> Vec<(&'a str, Link)> {
     let mut rows = Vec::new();
     for ((referrer, path), hits) in links {
         for &status in &statuses[path] {
-            let link = Link {
-                path: path.to_owned(),
-                hits,
-                status,
-            };
+            let link = Link { path: path.to_owned(), hits, status };
             rows.push((referrer, link));
         }
     }
@@ -196,11 +163,7 @@ fn errors(requests: &[&Request]) -> Vec<(&'static str, Odd)> {
         .iter()
         .filter(|request| request.method.is_empty())
         .map(|request| {
-            let odd = Odd {
-                at: request.at,
-                host: request.host.clone(),
-                request: request.path.clone(),
-            };
+            let odd = Odd { at: request.at, host: request.host.clone(), request: request.path.clone() };
             (ODD_REQUEST, odd)
         })
         .collect()
@@ -256,18 +219,11 @@ mod tests {
         ]);
         assert_eq!(
             answers["hits"],
-            [
-                row(json!(["/", 7_200]), json!({"hits": 2, "bytes": 3})),
-                row(json!(["/", 10_800]), json!({"hits": 2, "bytes": 4})),
-            ]
+            [row(json!(["/", 7_200]), json!({"hits": 2, "bytes": 3})), row(json!(["/", 10_800]), json!({"hits": 2, "bytes": 4})),]
         );
         assert_eq!(
             answers["status"],
-            [
-                row(json!([7_200, 200]), json!(1)),
-                row(json!([7_200, 404]), json!(1)),
-                row(json!([10_800, 200]), json!(2)),
-            ]
+            [row(json!([7_200, 200]), json!(1)), row(json!([7_200, 404]), json!(1)), row(json!([10_800, 200]), json!(2)),]
         );
         assert_eq!(answers["visitors"], [row(json!("/"), json!(2))]);
     }
@@ -313,10 +269,7 @@ mod tests {
         );
         let first_day = json!({"sessions": 3, "bounces": 2, "rate": 2.0 / 3.0});
         let second_day = json!({"sessions": 1, "bounces": 1, "rate": 1.0});
-        assert_eq!(
-            answers["bounce_rate"],
-            [row(json!(0), first_day), row(json!(86_400), second_day)]
-        );
+        assert_eq!(answers["bounce_rate"], [row(json!(0), first_day), row(json!(86_400), second_day)]);
     }
 
     #[test]
@@ -331,10 +284,7 @@ mod tests {
             let link = json!({"path": path, "hits": hits, "status": status});
             row(json!("there"), link)
         };
-        assert_eq!(
-            answers["referrers"],
-            [link("/x", 2, 200), link("/x", 2, 404), link("/y", 1, 500)]
-        );
+        assert_eq!(answers["referrers"], [link("/x", 2, 200), link("/x", 2, 404), link("/y", 1, 500)]);
     }
 
     #[test]
@@ -343,10 +293,7 @@ mod tests {
         let odd = parse_line(line).unwrap();
         let answers = answers([&odd, &odd]);
         let value = json!({"at": 7, "host": "h", "request": "quit"});
-        assert_eq!(
-            answers["errors"],
-            [json!({"key": ODD_REQUEST, "value": value, "count": 2})]
-        );
+        assert_eq!(answers["errors"], [json!({"key": ODD_REQUEST, "value": value, "count": 2})]);
         let expected = r#"bounce_rate {"count":1,"key":0,"value":{"bounces":0,"rate":0.0,"sessions":1}}
 errors {"count":2,"key":"request line is not METHOD TARGET PROTOCOL","value":{"at":7,"host":"h","request":"quit"}}
 hits {"count":1,"key":["quit",0],"value":{"bytes":0,"hits":2}}

@@ -50,11 +50,7 @@ pub struct Bounces {
 impl Bounces {
     /// Bounces per session; 0 where there are no sessions, since JSON has no NaN.
     pub fn rate(&self) -> f64 {
-        if self.sessions == 0 {
-            0.0
-        } else {
-            self.bounces as f64 / self.sessions as f64
-        }
+        if self.sessions == 0 { 0.0 } else { self.bounces as f64 / self.sessions as f64 }
     }
 }
 
@@ -67,20 +63,13 @@ struct BouncesJson {
 
 impl From<Bounces> for BouncesJson {
     fn from(row: Bounces) -> Self {
-        BouncesJson {
-            sessions: row.sessions,
-            bounces: row.bounces,
-            rate: row.rate(),
-        }
+        BouncesJson { sessions: row.sessions, bounces: row.bounces, rate: row.rate() }
     }
 }
 
 impl From<BouncesJson> for Bounces {
     fn from(row: BouncesJson) -> Self {
-        Bounces {
-            sessions: row.sessions,
-            bounces: row.bounces,
-        }
+        Bounces { sessions: row.sessions, bounces: row.bounces }
     }
 }
 
@@ -110,17 +99,11 @@ mod tests {
 
     #[test]
     fn bounces_show_their_rate_and_read_back() {
-        let row = Bounces {
-            sessions: 8,
-            bounces: 2,
-        };
+        let row = Bounces { sessions: 8, bounces: 2 };
         let json = serde_json::to_string(&row).unwrap();
         assert_eq!(json, r#"{"sessions":8,"bounces":2,"rate":0.25}"#);
         assert_eq!(serde_json::from_str::<Bounces>(&json).unwrap(), row);
-        let none = Bounces {
-            sessions: 0,
-            bounces: 0,
-        };
+        let none = Bounces { sessions: 0, bounces: 0 };
         assert_eq!(none.rate(), 0.0);
     }
 }

@@ -1,0 +1,69 @@
+//! Top-k, of all rows and of each group.
+
+use lambdaflow::log::Tick;
+use lambdaflow::operators::{Events, Views};
+use lambdaflow::testing::Law;
+
+use crate::harness::{Fact, Kind, Multiset, Row, answer, check, check_log, fact, greatest, multiset, rows, rows_of};
+
+fn dataflow(facts: Events<'_, Fact>, views: &mut Views) {
+    let rows = rows(facts);
+    views.publish("best", rows.clone().top_k(1, |(_, (_, amount))| *amount));
+    views.publish("best_three", rows.clone().top_k(3, |(_, (_, amount))| *amount));
+    views.publish("none", rows.clone().top_k(0, |(_, (_, amount))| *amount));
+    views.publish("least_of_group", rows.clone().top_k_by_group(2, |(_, amount)| -*amount));
+    views.publish("all_tie", rows.clone().top_k_by_group(2, |_| ()));
+    views.publish("more_than_there_are", rows.top_k_by_group(10_000, |(_, amount)| *amount));
+}
+
+/// The best of all rows.
+fn of_all(rows: Multiset<Row>, k: usize) -> Multiset<Row> {
+    let one_group = multiset(rows.into_iter().map(|(row, n)| (((), row), n)));
+    multiset(greatest(&one_group, k, |(_, (_, amount))| *amount).into_iter().map(|(((), row), n)| (row, n)))
+}
+
+fn matches_plain_rust(kind: Kind) {
+    check(
+        kind,
+        dataflow,
+        &[
+            ("best", &|facts| answer(of_all(rows_of(facts), 1))),
+            ("best_three", &|facts| answer(of_all(rows_of(facts), 3))),
+            ("none", &|_| Vec::new()),
+            ("least_of_group", &|facts| answer(greatest(&rows_of(facts), 2, |(_, amount)| -*amount))),
+            ("all_tie", &|facts| answer(greatest(&rows_of(facts), 2, |_| ()))),
+            ("more_than_there_are", &|facts| answer(greatest(&rows_of(facts), 10_000, |(_, amount)| *amount))),
+        ],
+    );
+}
+
+#[test]
+fn top_k_matches_plain_rust() {
+    matches_plain_rust(Kind::Matched);
+}
+
+/// A row that is missing takes nobody's place.
+#[test]
+fn top_k_passes_over_rows_with_negative_multiplicity() {
+    matches_plain_rust(Kind::Unmatched);
+}
+
+#[test]
+fn when_the_best_row_is_retracted_the_next_takes_its_place() {
+    let log = [
+        (Tick(0), fact("/a", 1, 9, 1)),
+        (Tick(0), fact("/a", 2, 7, 2)),
+        (Tick(1), fact("/a", 3, 7, 1)),
+        (Tick(2), fact("/a", 1, 9, -1)),
+        (Tick(3), fact("/a", 2, 7, -2)),
+        (Tick(4), fact("/a", 3, 7, -1)),
+    ];
+    let best: [&[((u64, i64), isize)]; 5] =
+        [&[((1, 9), 1), ((2, 7), 1)], &[((1, 9), 1), ((3, 7), 1)], &[((2, 7), 1), ((3, 7), 1)], &[((3, 7), 1)], &[]];
+    let at = |facts: &[Fact]| [0, 0, 0, 1, 2, 3, 4][facts.len()];
+    let dataflow = |facts: Events<'_, Fact>, views: &mut Views| {
+        views.publish("best_two", rows(facts).top_k_by_group(2, |(_, amount)| *amount));
+    };
+    let reference = |facts: &[Fact]| answer(multiset(best[at(facts)].iter().map(|(row, n)| (("/a", *row), *n))));
+    check_log(&log, &Law { cuts: 18, seed: 1, ..Law::default() }, dataflow, &[("best_two", &reference)]);
+}

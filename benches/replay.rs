@@ -26,6 +26,11 @@ use lambdaflow_dataflows::web_analytics::generate::{Generator, GeneratorOptions}
 const ROUNDS: usize = 5;
 
 fn hits_per_path(requests: Events<'_, Request>, views: &mut Views) {
+    let hits = requests.aggregate_columns::<String, Count>(|requests, row, groups| groups.add(requests.path.get(row), Count::one()));
+    views.publish("hits", hits);
+}
+
+fn hits_per_path_by_row(requests: Events<'_, Request>, views: &mut Views) {
     views.publish("hits", requests.aggregate::<String, Count>(|r, groups| groups.add(r.path, Count::one())));
 }
 
@@ -103,6 +108,9 @@ fn main() {
             assert_eq!(rows, groups, "{name} found other paths than the loop");
             times.entry(name).or_default().push(time);
         }
+        let (time, rows) = batch(&log, hits_per_path_by_row, 1, cut);
+        assert_eq!(rows, groups);
+        times.entry("batch by row, 1 worker").or_default().push(time);
         let (time, _) = batch(&log, plain_differential, 1, cut);
         times.entry("plain differential, 1 worker").or_default().push(time);
     }

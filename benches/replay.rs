@@ -66,9 +66,10 @@ fn median(times: &mut [Duration]) -> Duration {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    let events = arguments.iter().position(|argument| argument == "--events").map_or(1_000_000, |at| {
-        arguments.get(at + 1).and_then(|n| n.replace('_', "").parse().ok()).expect("--events takes a number")
-    });
+    let events = arguments
+        .iter()
+        .position(|argument| argument == "--events")
+        .map_or(1_000_000, |at| arguments.get(at + 1).and_then(|n| n.replace('_', "").parse().ok()).expect("--events takes a number"));
     let dir = tempfile::tempdir().expect("a directory for the log");
     let options = LogOptions { durability: Durability::Os, ..LogOptions::default() };
     let open = || Log::<Request>::open(Arc::new(RealDisk), Arc::new(SystemClock), &dir.path().join("log"), options.clone()).expect("a log");

@@ -63,7 +63,11 @@ pub fn router(service: Arc<dyn Service>) -> Router {
 }
 
 /// Serves until `stop` resolves; open requests are finished.
-pub async fn serve(listener: tokio::net::TcpListener, service: Arc<dyn Service>, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    service: Arc<dyn Service>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
     axum::serve(listener, router(service)).with_graceful_shutdown(stop).await
 }
 
@@ -76,7 +80,9 @@ async fn append(State(service): State<Shared>, Parameters(pairs): Parameters<Pai
     let plain = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).is_some_and(|kind| kind.starts_with("text/plain"));
     let format = if plain { Format::Lines } else { Format::Json };
     blocking(move || match service.append(&body, format, on_error) {
-        Ok(appended) if appended.token.is_none() && !appended.rejected.is_empty() => (StatusCode::BAD_REQUEST, axum::Json(appended)).into_response(),
+        Ok(appended) if appended.token.is_none() && !appended.rejected.is_empty() => {
+            (StatusCode::BAD_REQUEST, axum::Json(appended)).into_response()
+        }
         answered => answer(answered),
     })
     .await
@@ -92,7 +98,9 @@ async fn read(State(service): State<Shared>, Path((view, kind)): Path<(String, S
 fn parse_read(view: String, kind: &str, pairs: &Pairs) -> Result<Read, Response> {
     let bad = |text: String| failure(StatusCode::BAD_REQUEST, text);
     let json_of = |name: &str, text: &str| -> Result<Value, Response> {
-        serde_json::from_str(text).map_err(|error| bad(format!("{name} is not JSON: {error}\n  hint: a string is quoted, {name}=\"/index.html\", a tuple is an array")))
+        serde_json::from_str(text).map_err(|error| {
+            bad(format!("{name} is not JSON: {error}\n  hint: a string is quoted, {name}=\"/index.html\", a tuple is an array"))
+        })
     };
     let own: &[&str] = match kind {
         "get" => &["key"],
@@ -100,18 +108,24 @@ fn parse_read(view: String, kind: &str, pairs: &Pairs) -> Result<Read, Response>
         "prefix" => &["prefix", "limit"],
         "top" => &["n"],
         "scan" => &["limit"],
-        _ => return Err(failure(StatusCode::NOT_FOUND, format!("`{kind}` is no way to read a view\n  hint: get, range, prefix, top, scan"))),
+        _ => {
+            return Err(failure(StatusCode::NOT_FOUND, format!("`{kind}` is no way to read a view\n  hint: get, range, prefix, top, scan")));
+        }
     };
-    if let Some((name, _)) = pairs.iter().find(|(name, _)| !own.contains(&&**name) && !["as_of", "at_least", "timeout_ms"].contains(&&**name)) {
+    if let Some((name, _)) =
+        pairs.iter().find(|(name, _)| !own.contains(&&**name) && !["as_of", "at_least", "timeout_ms"].contains(&&**name))
+    {
         return Err(bad(format!("{kind} has no parameter `{name}`\n  hint: it takes {}, as_of, at_least, timeout_ms", own.join(", "))));
     }
     let find = |wanted: &str| pairs.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
-    let number = |name: &str| find(name).map(|text| text.parse::<u64>().map_err(|_| bad(format!("{name} is a number, not `{text}`")))).transpose();
+    let number =
+        |name: &str| find(name).map(|text| text.parse::<u64>().map_err(|_| bad(format!("{name} is a number, not `{text}`")))).transpose();
     let value = |name: &str| find(name).map(|text| json_of(name, text)).transpose();
     let limit = number("limit")?.map_or(usize::MAX, |limit| limit as usize);
     let query = match kind {
         "get" => {
-            let keys: Vec<Value> = pairs.iter().filter(|(name, _)| name == "key").map(|(name, text)| json_of(name, text)).collect::<Result<_, _>>()?;
+            let keys: Vec<Value> =
+                pairs.iter().filter(|(name, _)| name == "key").map(|(name, text)| json_of(name, text)).collect::<Result<_, _>>()?;
             if keys.is_empty() {
                 return Err(bad("get needs at least one key=JSON".to_owned()));
             }
@@ -187,7 +201,9 @@ async fn index(State(service): State<Shared>) -> Response {
 }
 
 async fn blocking(work: impl FnOnce() -> Response + Send + 'static) -> Response {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| failure(StatusCode::INTERNAL_SERVER_ERROR, "the request panicked; the server goes on"))
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| failure(StatusCode::INTERNAL_SERVER_ERROR, "the request panicked; the server goes on"))
 }
 
 fn answer<T: Serialize>(answered: Result<T, ServiceError>) -> Response {

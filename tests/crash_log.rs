@@ -19,22 +19,14 @@ const APPENDS: u64 = 25;
 const SIGKILL: i32 = 9;
 
 fn open(dir: &Path) -> Result<Log<Note>, LogError> {
-    let options = LogOptions {
-        segment_bytes_max: 1_200,
-        ..LogOptions::default()
-    };
+    let options = LogOptions { segment_bytes_max: 1_200, ..LogOptions::default() };
     Log::open(Arc::new(RealDisk), Arc::new(SystemClock), dir, options)
 }
 
 /// Memory is as good as a disk here: a kill loses nothing that was written, wherever that is.
 fn temporary() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
-    if memory.is_dir() {
-        tempfile::tempdir_in(memory)
-    } else {
-        tempfile::tempdir()
-    }
-    .unwrap()
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
 
 fn say(line: impl std::fmt::Display) {
@@ -70,36 +62,20 @@ fn child_role() {
 fn child(dir: &Path, task: &str, crash_at: Option<(Step, u64)>) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["child_role", "--exact", "--nocapture", "--test-threads=1"]);
-    command
-        .env(CHILD_DIR, dir)
-        .env(CHILD_TASK, task)
-        .env_remove(CRASH_AT);
+    command.env(CHILD_DIR, dir).env(CHILD_TASK, task).env_remove(CRASH_AT);
     if let Some((step, count)) = crash_at {
         command.env(CRASH_AT, format!("{}:{count}", step.name()));
     }
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 /// Runs the child to its end. Returns how many events it was told are in the log, and whether it was killed.
 fn run(dir: &Path, crash_at: Option<(Step, u64)>) -> (u64, bool) {
     let output = child(dir, "append", crash_at).wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    let acked = text
-        .lines()
-        .filter_map(|line| line.split_once("child: ")?.1.parse().ok())
-        .max()
-        .unwrap_or(0);
+    let acked = text.lines().filter_map(|line| line.split_once("child: ")?.1.parse().ok()).max().unwrap_or(0);
     let killed = output.status.signal() == Some(SIGKILL);
-    assert!(
-        killed || output.status.success(),
-        "{}: {text}",
-        output.status
-    );
+    assert!(killed || output.status.success(), "{}: {text}", output.status);
     (acked, killed)
 }
 
@@ -109,10 +85,7 @@ fn check(dir: &Path, acked: u64, tried: u64) -> u64 {
     let found = numbers(&read_all(&log));
     assert_eq!(found, (0..found.len() as u64).collect::<Vec<_>>());
     let count = found.len() as u64;
-    assert!(
-        (acked..=tried).contains(&count),
-        "{count} events, {acked} acknowledged, {tried} tried"
-    );
+    assert!((acked..=tried).contains(&count), "{count} events, {acked} acknowledged, {tried} tried");
     assert!(verify(&RealDisk, dir).unwrap().is_whole());
     count
 }
@@ -122,10 +95,7 @@ fn acknowledged_events_survive_a_kill_at_every_durable_step() {
     for step in Step::ALL {
         let torn = [Step::TornBeforeCopy, Step::TornAfterCopy].contains(&step);
         let counts = match step {
-            Step::AppendBeforeWrite
-            | Step::AppendAfterWrite
-            | Step::AppendBeforeSync
-            | Step::AppendAfterSync => 1..=20,
+            Step::AppendBeforeWrite | Step::AppendAfterWrite | Step::AppendBeforeSync | Step::AppendAfterSync => 1..=20,
             _ => 1..=3,
         };
         let mut kills = 0;
@@ -141,12 +111,7 @@ fn acknowledged_events_survive_a_kill_at_every_durable_step() {
             let now = check(&dir, acked.max(before), before + APPENDS);
             // The same command resumes.
             let (acked, killed) = run(&dir, None);
-            assert_eq!(
-                (acked, killed),
-                (now + APPENDS, false),
-                "after a kill at {}:{count}",
-                step.name()
-            );
+            assert_eq!((acked, killed), (now + APPENDS, false), "after a kill at {}:{count}", step.name());
             check(&dir, acked, acked);
         }
         assert!(kills > 0, "{} was never reached", step.name());
@@ -160,10 +125,7 @@ fn tear(dir: &Path) -> u64 {
     log.append(notes(2..4)).unwrap();
     drop(log);
     let segment = dir.join("p0000").join(format!("{:020}.active", 0));
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .open(segment)
-        .unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(segment).unwrap();
     file.set_len(file.metadata().unwrap().len() - 3).unwrap();
     2
 }
@@ -174,17 +136,11 @@ fn a_crash_loop_during_recovery_leaves_one_copy_of_the_torn_tail() {
     let dir = place.path().join("log");
     let whole = tear(&dir);
     for round in 0..20 {
-        let step = if round % 2 == 0 {
-            Step::TornAfterCopy
-        } else {
-            Step::SealBeforeRename
-        };
+        let step = if round % 2 == 0 { Step::TornAfterCopy } else { Step::SealBeforeRename };
         assert_eq!(run(&dir, Some((step, 1))), (0, true));
     }
     assert_eq!(check(&dir, whole, whole), whole);
-    let names = std::fs::read_dir(dir.join("p0000"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names = std::fs::read_dir(dir.join("p0000")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let torn: Vec<String> = names.filter(|name| name.contains("torn")).collect();
     assert_eq!(torn.len(), 1, "{torn:?}");
 }
@@ -202,11 +158,7 @@ fn a_second_process_is_refused_and_told_who_holds_the_log() {
         match open(path) {
             Err(error @ LogError::InUse { .. }) => {
                 assert_eq!(error.exit_code(), 6);
-                let message = format!(
-                    "log {} is in use by process {}",
-                    path.display(),
-                    holder.id()
-                );
+                let message = format!("log {} is in use by process {}", path.display(), holder.id());
                 assert!(error.to_string().starts_with(&message), "{error}");
             }
             Err(other) => panic!("{other}"),
@@ -215,10 +167,7 @@ fn a_second_process_is_refused_and_told_who_holds_the_log() {
     }
     holder.kill().unwrap();
     holder.wait().unwrap();
-    open(&dir)
-        .expect("the lock of a killed process is gone")
-        .close()
-        .unwrap();
+    open(&dir).expect("the lock of a killed process is gone").close().unwrap();
 }
 
 #[test]

@@ -28,12 +28,7 @@ fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/log_golden/v1")
 }
 
-const FILES: [&str; 4] = [
-    "log.json",
-    "mark",
-    "p0000/00000000000000000000.seg",
-    "p0000/00000000000000000010.active",
-];
+const FILES: [&str; 4] = ["log.json", "mark", "p0000/00000000000000000000.seg", "p0000/00000000000000000010.active"];
 
 #[test]
 fn a_log_of_format_version_1_is_read_as_it_was_written() {
@@ -47,24 +42,13 @@ fn a_log_of_format_version_1_is_read_as_it_was_written() {
     let disk = SimDisk::new();
     disk.create_dir(&dir().join("p0000")).unwrap();
     for name in FILES {
-        disk.plant(
-            &dir().join(name),
-            &std::fs::read(golden().join(name)).unwrap(),
-        );
+        disk.plant(&dir().join(name), &std::fs::read(golden().join(name)).unwrap());
     }
     assert!(verify(&disk, dir()).unwrap().is_whole());
     assert_eq!(info(&disk, dir()).unwrap().partitions[0].events, 15);
     let log = open(&disk, &SimClock::at(0), inline()).unwrap();
     let read = read_all(&log);
-    assert_eq!(
-        read.iter()
-            .map(|placed| placed.note.clone())
-            .collect::<Vec<_>>(),
-        notes(0..15)
-    );
+    assert_eq!(read.iter().map(|placed| placed.note.clone()).collect::<Vec<_>>(), notes(0..15));
     assert_eq!(read[14].tick, Tick(1_700_000_000_007));
-    assert_eq!(
-        log.append(notes(15..16)).unwrap().tick(),
-        Tick(1_700_000_000_007)
-    );
+    assert_eq!(log.append(notes(15..16)).unwrap().tick(), Tick(1_700_000_000_007));
 }

@@ -9,10 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[test]
 fn a_reader_without_the_lock_sees_a_prefix_while_the_writer_appends_and_seals() {
     let disk = SimDisk::new();
-    let options = LogOptions {
-        segment_bytes_max: 1_000,
-        ..LogOptions::default()
-    };
+    let options = LogOptions { segment_bytes_max: 1_000, ..LogOptions::default() };
     let log = open(&disk, &SimClock::at(7), options).unwrap();
     let acked = AtomicU64::new(0);
     let mut looks = 0;
@@ -31,11 +28,7 @@ fn a_reader_without_the_lock_sees_a_prefix_while_the_writer_appends_and_seals() 
                 found.extend(numbers(&rows(&block)));
             }
             assert_eq!(found, (0..found.len() as u64).collect::<Vec<_>>());
-            assert!(
-                found.len() as u64 >= before,
-                "{} events, {before} were acknowledged before",
-                found.len()
-            );
+            assert!(found.len() as u64 >= before, "{} events, {before} were acknowledged before", found.len());
             assert_eq!(cursor.complete(), Tick::ZERO, "more may come at any tick");
             looks += 1;
         }
@@ -54,12 +47,7 @@ fn a_reader_without_the_lock_leaves_a_torn_tail_alone() {
     let bytes = disk.files()[&segment].clone();
     disk.plant(&segment, &bytes[..bytes.len() - 1]);
     let before = disk.files();
-    assert_eq!(
-        LogReader::<Note>::open(&disk, dir())
-            .unwrap()
-            .events_total(),
-        2
-    );
+    assert_eq!(LogReader::<Note>::open(&disk, dir()).unwrap().events_total(), 2);
     let report = verify(&disk, dir()).unwrap();
     assert!(report.is_whole() && report.unfinished.len() == 1);
     assert_eq!(disk.files(), before);

@@ -4,8 +4,8 @@ mod log_support;
 use columnar::{Columnar, Index};
 use lambdaflow::log::sim::{SimClock, SimDisk};
 use lambdaflow::log::{
-    APPEND_EVENTS_MAX, Block, Cursor, Durability, Event, Execution, Log, LogError, LogOptions,
-    Partition, QUEUE_APPENDS_MAX, Tick, info, verify,
+    APPEND_EVENTS_MAX, Block, Cursor, Durability, Event, Execution, Log, LogError, LogOptions, Partition, QUEUE_APPENDS_MAX, Tick, info,
+    verify,
 };
 use log_support::*;
 use proptest::prelude::*;
@@ -25,29 +25,15 @@ struct Reader {
 
 impl Reader {
     fn new(log: &Log<Note>, from: Tick) -> Self {
-        Reader {
-            cursor: log.cursor(from),
-            from,
-            read: Vec::new(),
-            claims: Vec::new(),
-        }
+        Reader { cursor: log.cursor(from), from, read: Vec::new(), claims: Vec::new() }
     }
 
     fn step(&mut self) -> bool {
         let block = self.cursor.next().unwrap();
         self.read.extend(block.iter().flat_map(rows));
         let complete = self.cursor.complete();
-        assert!(
-            self.claims.iter().all(|(before, _)| *before <= complete),
-            "complete went back"
-        );
-        self.claims.push((
-            complete,
-            self.read
-                .iter()
-                .filter(|placed| placed.tick < complete)
-                .count(),
-        ));
+        assert!(self.claims.iter().all(|(before, _)| *before <= complete), "complete went back");
+        self.claims.push((complete, self.read.iter().filter(|placed| placed.tick < complete).count()));
         block.is_some()
     }
 
@@ -56,22 +42,12 @@ impl Reader {
         for partition in 0..2 {
             let here = |placed: &&Placed| placed.partition.index() == partition;
             let read: Vec<&Placed> = self.read.iter().filter(here).collect();
-            let due: Vec<&Placed> = appended
-                .iter()
-                .filter(here)
-                .filter(|placed| placed.tick >= self.from)
-                .collect();
+            let due: Vec<&Placed> = appended.iter().filter(here).filter(|placed| placed.tick >= self.from).collect();
             assert!(due.starts_with(&read), "read {read:?}, appended {due:?}");
         }
         for (complete, read) in &self.claims {
-            let due = appended
-                .iter()
-                .filter(|placed| (self.from..*complete).contains(&placed.tick))
-                .count();
-            assert_eq!(
-                *read, due,
-                "events below {complete} when that was said to be complete"
-            );
+            let due = appended.iter().filter(|placed| (self.from..*complete).contains(&placed.tick)).count();
+            assert_eq!(*read, due, "events below {complete} when that was said to be complete");
         }
     }
 }
@@ -161,11 +137,7 @@ proptest! {
 fn readers_beside_concurrent_writers_and_sealing_see_each_event_once() {
     let disk = SimDisk::new();
     let clock = SimClock::at(0);
-    let options = LogOptions {
-        partitions: 2,
-        segment_bytes_max: 4_000,
-        ..LogOptions::default()
-    };
+    let options = LogOptions { partitions: 2, segment_bytes_max: 4_000, ..LogOptions::default() };
     let log = open(&disk, &clock, options).unwrap();
     let done = AtomicBool::new(false);
     let appended = std::thread::scope(|scope| {
@@ -174,19 +146,14 @@ fn readers_beside_concurrent_writers_and_sealing_see_each_event_once() {
                 let log = log.clone();
                 scope.spawn(move || {
                     let append = |round: u64| {
-                        let batch = notes(
-                            1_000_000 * writer + 2 * round..1_000_000 * writer + 2 * round + 2,
-                        );
+                        let batch = notes(1_000_000 * writer + 2 * round..1_000_000 * writer + 2 * round + 2);
                         let ack = log.append(batch.clone()).unwrap();
-                        batch
-                            .into_iter()
-                            .enumerate()
-                            .map(move |(place, note)| Placed {
-                                partition: ack.partition(),
-                                offset: ack.first_offset().plus(place as u64),
-                                tick: ack.tick(),
-                                note,
-                            })
+                        batch.into_iter().enumerate().map(move |(place, note)| Placed {
+                            partition: ack.partition(),
+                            offset: ack.first_offset().plus(place as u64),
+                            tick: ack.tick(),
+                            note,
+                        })
                     };
                     (0..300).flat_map(append).collect::<Vec<_>>()
                 })
@@ -211,10 +178,7 @@ fn readers_beside_concurrent_writers_and_sealing_see_each_event_once() {
                 })
             })
             .collect();
-        let mut appended: Vec<Placed> = writers
-            .into_iter()
-            .flat_map(|writer| writer.join().unwrap())
-            .collect();
+        let mut appended: Vec<Placed> = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
         done.store(true, Ordering::SeqCst);
         ticker.join().unwrap();
         appended.sort_by_key(|placed| (placed.partition, placed.offset));
@@ -225,14 +189,7 @@ fn readers_beside_concurrent_writers_and_sealing_see_each_event_once() {
         }
         appended
     });
-    assert!(
-        log.stats()
-            .partitions
-            .iter()
-            .all(|partition| partition.segments_sealed > 1),
-        "{:?}",
-        log.stats()
-    );
+    assert!(log.stats().partitions.iter().all(|partition| partition.segments_sealed > 1), "{:?}", log.stats());
     log.close().unwrap();
     let log = open(&disk, &clock, inline()).unwrap();
     let mut read = read_all(&log);
@@ -244,25 +201,14 @@ fn readers_beside_concurrent_writers_and_sealing_see_each_event_once() {
 fn the_frontier_moves_under_a_clock_that_stands_still_or_goes_back_and_follows_a_jump() {
     for execution in [Execution::Inline, Execution::Threads] {
         let clock = SimClock::at(1_000_000);
-        let log = open(
-            &SimDisk::new(),
-            &clock,
-            LogOptions {
-                execution,
-                ..inline()
-            },
-        )
-        .unwrap();
+        let log = open(&SimDisk::new(), &clock, LogOptions { execution, ..inline() }).unwrap();
         let mut frontier = log.advance().unwrap();
         let mut append_and_advance = |times: u64| {
             for _ in 0..times {
                 let tick = log.append(notes(0..1)).unwrap().tick();
                 assert!(tick >= frontier);
                 let next = log.advance().unwrap();
-                assert!(
-                    next > tick && next > frontier,
-                    "frontier {next} after tick {tick} and frontier {frontier}"
-                );
+                assert!(next > tick && next > frontier, "frontier {next} after tick {tick} and frontier {frontier}");
                 frontier = next;
             }
             frontier
@@ -274,10 +220,7 @@ fn the_frontier_moves_under_a_clock_that_stands_still_or_goes_back_and_follows_a
         clock.set(ten_years);
         assert!(append_and_advance(1) > Tick(ten_years));
         clock.set(1_000_000);
-        assert!(
-            append_and_advance(100) > Tick(ten_years),
-            "after a jump and back, ticks go on from the jump"
-        );
+        assert!(append_and_advance(100) > Tick(ten_years), "after a jump and back, ticks go on from the jump");
     }
 }
 
@@ -320,22 +263,14 @@ fn a_waker_is_called_after_commits_and_frontier_moves_until_its_guard_is_dropped
     drop(guard);
     while woken.try_recv().is_ok() {}
     log.append(notes(1..2)).unwrap();
-    assert!(
-        woken.recv().is_err(),
-        "the function is gone, and its channel with it"
-    );
+    assert!(woken.recv().is_err(), "the function is gone, and its channel with it");
 }
 
 #[test]
 fn concurrent_appends_share_a_sync() {
     use lambdaflow::log::sim::{FaultDisk, Operation};
     let disk = FaultDisk::new(Arc::new(SimDisk::new()));
-    let log = open_on(
-        Arc::new(disk.clone()),
-        &SimClock::at(1),
-        LogOptions::default(),
-    )
-    .unwrap();
+    let log = open_on(Arc::new(disk.clone()), &SimClock::at(1), LogOptions::default()).unwrap();
     // The first group's waker holds the writer until all others are queued.
     let (others, first) = (AtomicU64::new(0), AtomicBool::new(true));
     let (release, held) = mpsc::channel::<()>();
@@ -371,36 +306,17 @@ fn limits_are_refused_before_anything_is_written() {
     let log = open(&disk, &SimClock::at(1), inline()).unwrap();
     let before = disk.files();
     assert!(matches!(log.append(vec![]), Err(LogError::Empty)));
-    let many = vec![
-        Note {
-            number: 0,
-            text: String::new()
-        };
-        APPEND_EVENTS_MAX + 1
-    ];
+    let many = vec![Note { number: 0, text: String::new() }; APPEND_EVENTS_MAX + 1];
     assert!(matches!(log.append(many), Err(LogError::TooLarge { .. })));
     assert_eq!(disk.files(), before);
-    let most = vec![
-        Note {
-            number: 0,
-            text: String::new()
-        };
-        APPEND_EVENTS_MAX
-    ];
-    assert_eq!(
-        log.append(most).unwrap().count() as usize,
-        APPEND_EVENTS_MAX
-    );
+    let most = vec![Note { number: 0, text: String::new() }; APPEND_EVENTS_MAX];
+    assert_eq!(log.append(most).unwrap().count() as usize, APPEND_EVENTS_MAX);
 }
 
 #[test]
 fn a_bulk_load_is_acknowledged_as_a_whole_and_survives_a_power_cut() {
     let (disk, clock) = (SimDisk::new(), SimClock::at(9));
-    let options = LogOptions {
-        partitions: 2,
-        segment_bytes_max: 3_000_000,
-        ..LogOptions::default()
-    };
+    let options = LogOptions { partitions: 2, segment_bytes_max: 3_000_000, ..LogOptions::default() };
     let log = open(&disk, &clock, options).unwrap();
     let mut bulk = log.bulk();
     let count = 4 * 65_536 + 17;
@@ -418,15 +334,7 @@ fn a_bulk_load_is_acknowledged_as_a_whole_and_survives_a_power_cut() {
 
 #[test]
 fn more_appends_than_the_queue_holds_all_arrive() {
-    let log = open(
-        &SimDisk::new(),
-        &SimClock::at(9),
-        LogOptions {
-            durability: Durability::Memory,
-            ..LogOptions::default()
-        },
-    )
-    .unwrap();
+    let log = open(&SimDisk::new(), &SimClock::at(9), LogOptions { durability: Durability::Memory, ..LogOptions::default() }).unwrap();
     let per_thread = QUEUE_APPENDS_MAX as u64;
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -449,17 +357,8 @@ fn a_closed_log_refuses_appends_and_opens_again() {
     log.close().unwrap();
     assert!(matches!(other.append(notes(2..3)), Err(LogError::Closed)));
     assert!(matches!(other.clone().close(), Err(LogError::Closed)));
-    assert_eq!(
-        numbers(&read_all(&other)),
-        [0, 1],
-        "what is there can still be read"
-    );
-    assert_eq!(
-        numbers(&read_all(
-            &open(&disk, &clock, LogOptions::default()).unwrap()
-        )),
-        [0, 1]
-    );
+    assert_eq!(numbers(&read_all(&other)), [0, 1], "what is there can still be read");
+    assert_eq!(numbers(&read_all(&open(&disk, &clock, LogOptions::default()).unwrap())), [0, 1]);
 }
 
 /// Columns of every shape: the check at first read must not refuse what was rightly written.
@@ -509,17 +408,10 @@ fn columns_of_every_shape_survive_sealing_and_mapping() {
     }
     drop(log);
     let log = open();
-    assert_eq!(
-        log.stats().partitions[0].segments,
-        log.stats().partitions[0].segments_sealed
-    );
+    assert_eq!(log.stats().partitions[0].segments, log.stats().partitions[0].segments_sealed);
     let (mut cursor, mut read) = (log.cursor(Tick::ZERO), Vec::new());
     while let Some(block) = cursor.next().unwrap() {
-        read.extend(
-            block
-                .range()
-                .map(|row| Shapes::into_owned(block.columns().get(row))),
-        );
+        read.extend(block.range().map(|row| Shapes::into_owned(block.columns().get(row))));
     }
     assert_eq!(read, (0..300).map(shapes).collect::<Vec<_>>());
 }
@@ -527,13 +419,8 @@ fn columns_of_every_shape_survive_sealing_and_mapping() {
 #[test]
 fn a_log_of_another_type_is_refused() {
     let (disk, clock) = (Arc::new(SimDisk::new()), SimClock::at(9));
-    Log::<Shapes>::open(disk.clone(), clock.clone(), dir(), inline())
-        .unwrap()
-        .close()
-        .unwrap();
-    let Err(error) = Log::<Note>::open(disk.clone(), clock.clone(), dir(), inline()) else {
-        panic!("opened")
-    };
+    Log::<Shapes>::open(disk.clone(), clock.clone(), dir(), inline()).unwrap().close().unwrap();
+    let Err(error) = Log::<Note>::open(disk.clone(), clock.clone(), dir(), inline()) else { panic!("opened") };
     assert_eq!(error.exit_code(), 2);
     let message = "log /place/log holds shapes v1 (flag: bool, small: u8, ...), this program reads note v1 (number: u64, text: String)";
     assert!(error.to_string().starts_with(message), "{error}");
@@ -544,44 +431,19 @@ fn slices_of_a_block_keep_ticks_rows_and_offsets_together() {
     let ticks = [3, 3, 5, 8, 8, 8, 9].map(Tick);
     let block = Block::from_events(ticks.into_iter().zip(notes(0..7)));
     let mut by_tick: BTreeMap<Tick, Vec<u64>> = BTreeMap::new();
-    ticks
-        .iter()
-        .zip(0..)
-        .for_each(|(tick, number)| by_tick.entry(*tick).or_default().push(number));
+    ticks.iter().zip(0..).for_each(|(tick, number)| by_tick.entry(*tick).or_default().push(number));
     for (start, end) in (0..11).flat_map(|start| (0..11).map(move |end| (Tick(start), Tick(end)))) {
         for outer in [block.clone(), block.slice_ticks(Tick(4)..Tick(9))] {
             let outer_ticks: Vec<Tick> = outer.tick_runs().map(|(tick, _)| tick).collect();
             let slice = outer.slice_ticks(start..end);
-            let expected: Vec<(Tick, Vec<u64>)> = by_tick
-                .clone()
-                .into_iter()
-                .filter(|(tick, _)| outer_ticks.contains(tick) && start <= *tick && *tick < end)
-                .collect();
-            let found: Vec<(Tick, Vec<u64>)> = slice
-                .tick_runs()
-                .map(|(tick, rows)| {
-                    (
-                        tick,
-                        rows.map(|row| slice.columns().get(row).number)
-                            .copied()
-                            .collect(),
-                    )
-                })
-                .collect();
+            let expected: Vec<(Tick, Vec<u64>)> =
+                by_tick.clone().into_iter().filter(|(tick, _)| outer_ticks.contains(tick) && start <= *tick && *tick < end).collect();
+            let found: Vec<(Tick, Vec<u64>)> =
+                slice.tick_runs().map(|(tick, rows)| (tick, rows.map(|row| slice.columns().get(row).number).copied().collect())).collect();
             assert_eq!(found, expected);
-            assert_eq!(
-                slice.len(),
-                expected.iter().map(|(_, rows)| rows.len()).sum::<usize>()
-            );
+            assert_eq!(slice.len(), expected.iter().map(|(_, rows)| rows.len()).sum::<usize>());
             if let (Some((first, rows)), Some((last, _))) = (expected.first(), expected.last()) {
-                assert_eq!(
-                    (
-                        slice.first_tick(),
-                        slice.last_tick(),
-                        slice.first_offset().0
-                    ),
-                    (*first, *last, rows[0])
-                );
+                assert_eq!((slice.first_tick(), slice.last_tick(), slice.first_offset().0), (*first, *last, rows[0]));
             }
         }
     }
@@ -595,8 +457,5 @@ fn cat_writes_one_json_line_per_event() {
     let mut out = Vec::new();
     assert_eq!(log.cursor(Tick::ZERO).cat(&mut out).unwrap(), 2);
     let text = String::from_utf8(out).unwrap();
-    assert_eq!(
-        text.lines().nth(1).unwrap(),
-        r#"{"partition":0,"offset":1,"tick":9,"event":{"number":1,"text":"note 1 x"}}"#
-    );
+    assert_eq!(text.lines().nth(1).unwrap(), r#"{"partition":0,"offset":1,"tick":9,"event":{"number":1,"text":"note 1 x"}}"#);
 }

@@ -51,10 +51,7 @@ fn sealed_log() -> (SimDisk, Vec<PathBuf>, Vec<Placed>) {
 }
 
 fn small_blocks() -> LogOptions {
-    LogOptions {
-        block_events_max: 5,
-        ..inline()
-    }
+    LogOptions { block_events_max: 5, ..inline() }
 }
 
 fn frame_ends(bytes: &[u8]) -> Vec<usize> {
@@ -84,28 +81,11 @@ fn expect_damage(result: Result<Log<Note>, LogError>) -> Damage {
 fn expect_torn(disk: &SimDisk, events: u64, aside: &[u8]) {
     let log = open(disk, &SimClock::at(0), inline()).unwrap();
     assert_eq!(numbers(&read_all(&log)), (0..events).collect::<Vec<_>>());
-    assert_eq!(
-        log.append(notes(events..events + 1))
-            .unwrap()
-            .first_offset()
-            .0,
-        events
-    );
+    assert_eq!(log.append(notes(events..events + 1)).unwrap().first_offset().0, events);
     drop(log);
-    let copies: Vec<Vec<u8>> = disk
-        .files()
-        .into_iter()
-        .filter(|(path, _)| path.to_string_lossy().contains(".torn-"))
-        .map(|(_, bytes)| bytes)
-        .collect();
-    assert_eq!(
-        copies,
-        if aside.is_empty() {
-            vec![]
-        } else {
-            vec![aside.to_vec()]
-        }
-    );
+    let copies: Vec<Vec<u8>> =
+        disk.files().into_iter().filter(|(path, _)| path.to_string_lossy().contains(".torn-")).map(|(_, bytes)| bytes).collect();
+    assert_eq!(copies, if aside.is_empty() { vec![] } else { vec![aside.to_vec()] });
 }
 
 #[test]
@@ -154,15 +134,8 @@ fn a_bad_group_before_a_whole_one_is_damage_and_nothing_is_changed() {
     disk.plant(&segment, &bytes);
     let before = disk.files();
     let damage = expect_damage(open(&disk, &SimClock::at(0), inline()));
-    assert_eq!(
-        (damage.partition, damage.file, damage.byte),
-        (Some(Partition(0)), segment, (ends[3] + HEADER_BYTES) as u64)
-    );
-    assert!(
-        damage.what.contains("a whole block follows"),
-        "{}",
-        damage.what
-    );
+    assert_eq!((damage.partition, damage.file, damage.byte), (Some(Partition(0)), segment, (ends[3] + HEADER_BYTES) as u64));
+    assert!(damage.what.contains("a whole block follows"), "{}", damage.what);
     assert_eq!(disk.files(), before);
 }
 
@@ -199,20 +172,12 @@ fn a_sealed_segment_with_any_bit_flipped_is_reported_there_and_never_read_wrong(
     let (image, segments, all) = sealed_log();
     let victim = &segments[1];
     let bytes = image.files()[victim].clone();
-    assert!(
-        (1_000..4_000).contains(&bytes.len()),
-        "{} bytes",
-        bytes.len()
-    );
+    assert!((1_000..4_000).contains(&bytes.len()), "{} bytes", bytes.len());
     let footer = bytes.len() - HEADER_BYTES;
-    let data_bytes =
-        u64::from_le_bytes(bytes[footer + 64..footer + 72].try_into().unwrap()) as usize;
+    let data_bytes = u64::from_le_bytes(bytes[footer + 64..footer + 72].try_into().unwrap()) as usize;
     // Headers, bodies, index and footer are each checked as a whole; the byte is that of the part that failed.
     let blocks = frame_ends(&bytes[..data_bytes]);
-    let mut parts: Vec<usize> = blocks
-        .iter()
-        .flat_map(|start| [*start, start + HEADER_BYTES])
-        .collect();
+    let mut parts: Vec<usize> = blocks.iter().flat_map(|start| [*start, start + HEADER_BYTES]).collect();
     parts.truncate(parts.len() - 1);
     parts.extend([footer, bytes.len()]);
     assert_eq!(parts.len(), 2 * 4 + 3);
@@ -225,17 +190,9 @@ fn a_sealed_segment_with_any_bit_flipped_is_reported_there_and_never_read_wrong(
             Ok(log) => {
                 let whole = blocks.iter().skip(1).filter(|end| **end <= bit / 8).count();
                 let (read, error) = read_until_error(&log, Tick::ZERO);
-                assert_eq!(
-                    read,
-                    all[..20 + 5 * whole],
-                    "bit {bit}: the events before the damage, and no others"
-                );
+                assert_eq!(read, all[..20 + 5 * whole], "bit {bit}: the events before the damage, and no others");
                 let (read, _) = read_until_error(&log, all[40].tick);
-                assert_eq!(
-                    read,
-                    all[40..],
-                    "bit {bit}: the segment after it can be read"
-                );
+                assert_eq!(read, all[40..], "bit {bit}: the segment after it can be read");
                 match error {
                     Some(LogError::Damaged(damage)) => damage,
                     other => panic!("bit {bit}: {other:?}"),
@@ -246,18 +203,9 @@ fn a_sealed_segment_with_any_bit_flipped_is_reported_there_and_never_read_wrong(
         assert_eq!(&damage.file, victim, "bit {bit}");
         let part = parts.iter().rposition(|start| *start <= bit / 8).unwrap();
         let in_part = (parts[part]..parts[part + 1]).contains(&(damage.byte as usize));
-        assert!(
-            in_part,
-            "bit {bit} of byte {}: reported at byte {}: {}",
-            bit / 8,
-            damage.byte,
-            damage.what
-        );
+        assert!(in_part, "bit {bit} of byte {}: reported at byte {}: {}", bit / 8, damage.byte, damage.what);
         let report = verify(&disk, dir()).unwrap();
-        assert!(
-            report.damage.iter().any(|found| &found.file == victim),
-            "bit {bit}: verify finds it"
-        );
+        assert!(report.damage.iter().any(|found| &found.file == victim), "bit {bit}: verify finds it");
     }
 }
 
@@ -270,11 +218,7 @@ fn a_truncated_sealed_segment_is_damage_that_names_the_sizes() {
         disk.plant(&segments[2], &bytes[..length]);
         let damage = expect_damage(open(&disk, &SimClock::at(0), inline()));
         assert_eq!(damage.file, segments[2]);
-        assert!(
-            damage.what.contains(&format!("{length} bytes")),
-            "{}",
-            damage.what
-        );
+        assert!(damage.what.contains(&format!("{length} bytes")), "{}", damage.what);
     }
     let disk = image.after_kill();
     disk.plant(&segments[2], &[&bytes[..], &[0; 8]].concat());
@@ -292,30 +236,16 @@ fn a_missing_swapped_or_copied_segment_is_damage() {
         expect_damage(open(&disk, &SimClock::at(0), inline())).what
     };
     let missing = |number: usize| damaged_after(&|disk| disk.uproot(&segments[number]));
-    assert!(
-        missing(0).contains("starts at offset 20, expected 0"),
-        "{}",
-        missing(0)
-    );
-    assert!(
-        missing(1).contains("starts at offset 40, expected 20"),
-        "{}",
-        missing(1)
-    );
+    assert!(missing(0).contains("starts at offset 20, expected 0"), "{}", missing(0));
+    assert!(missing(1).contains("starts at offset 40, expected 20"), "{}", missing(1));
     assert!(missing(2).contains("ends at offset 40"), "{}", missing(2));
     damaged_after(&|disk| {
         disk.plant(&segments[0], &files[&segments[1]]);
         disk.plant(&segments[1], &files[&segments[0]]);
     });
-    damaged_after(&|disk| {
-        disk.plant(
-            &partition_file("00000000000000000060.seg"),
-            &files[&segments[2]],
-        )
-    });
+    damaged_after(&|disk| disk.plant(&partition_file("00000000000000000060.seg"), &files[&segments[2]]));
     let (other, other_segments, _) = sealed_log();
-    let foreign =
-        damaged_after(&|disk| disk.plant(&segments[1], &other.files()[&other_segments[1]]));
+    let foreign = damaged_after(&|disk| disk.plant(&segments[1], &other.files()[&other_segments[1]]));
     assert!(foreign.contains("of log"), "{foreign}");
 }
 
@@ -345,10 +275,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     for name in ["log.json", "mark"] {
         let disk = image.after_kill();
         let text = String::from_utf8(disk.files()[&dir().join(name)].clone()).unwrap();
-        disk.plant(
-            &dir().join(name),
-            text.replace("\"format\":1", "\"format\":9").as_bytes(),
-        );
+        disk.plant(&dir().join(name), text.replace("\"format\":1", "\"format\":9").as_bytes());
         refused(&disk);
     }
     let disk = image.after_kill();
@@ -377,11 +304,7 @@ fn a_bad_tail_after_a_clean_stop_is_damage() {
     *bytes.last_mut().unwrap() ^= 1;
     disk.plant(&segment, &bytes);
     let damage = expect_damage(open(&disk, &SimClock::at(5), inline()));
-    assert!(
-        damage.what.contains("the log was closed"),
-        "{}",
-        damage.what
-    );
+    assert!(damage.what.contains("the log was closed"), "{}", damage.what);
 }
 
 #[test]
@@ -423,8 +346,7 @@ fn strange_files_are_left_alone_and_other_directories_are_refused() {
         _ => panic!("a directory of something else was taken for a log"),
     }
     assert_eq!(disk.files(), before);
-    let nothing =
-        Log::<Note>::open_existing(Arc::new(SimDisk::new()), SimClock::at(0), dir(), inline());
+    let nothing = Log::<Note>::open_existing(Arc::new(SimDisk::new()), SimClock::at(0), dir(), inline());
     assert!(matches!(nothing, Err(LogError::NoLog { .. })));
 }
 
@@ -480,11 +402,7 @@ fn wrong_bytes_behind_a_right_checksum_are_an_error_and_not_a_panic() {
                 Ok(log) => {
                     let mut cursor = log.cursor(Tick::ZERO);
                     while let Some(block) = cursor.next().unwrap() {
-                        assert!(
-                            block
-                                .range()
-                                .all(|row| block.columns().get(row).text.len() < 1_000)
-                        );
+                        assert!(block.range().all(|row| block.columns().get(row).text.len() < 1_000));
                     }
                     believed += 1;
                 }
@@ -497,10 +415,7 @@ fn wrong_bytes_behind_a_right_checksum_are_an_error_and_not_a_panic() {
         }
     }
     // Numbers and letters cannot be told from others; lengths, bounds and ticks can.
-    assert!(
-        refused > 10 && believed > 10,
-        "{refused} refused, {believed} believed"
-    );
+    assert!(refused > 10 && believed > 10, "{refused} refused, {believed} believed");
 }
 
 #[test]

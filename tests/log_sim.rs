@@ -25,22 +25,14 @@ struct History {
 
 impl History {
     fn saw_frontier(&mut self, frontier: Tick) {
-        assert!(
-            frontier >= self.frontier,
-            "the frontier went back from {} to {frontier}",
-            self.frontier
-        );
+        assert!(frontier >= self.frontier, "the frontier went back from {} to {frontier}", self.frontier);
         self.frontier = frontier;
         self.before_frontier = self.acked.iter().map(|placed| placed.note.number).collect();
     }
 }
 
 /// Appends, advances, clock jumps in both directions, full segments, a clean restart and a kill.
-fn workload(
-    disk: Arc<dyn Disk>,
-    options: &LogOptions,
-    history: &mut History,
-) -> Result<(), LogError> {
+fn workload(disk: Arc<dyn Disk>, options: &LogOptions, history: &mut History) -> Result<(), LogError> {
     let clock = SimClock::at(1_000);
     let mut rng = Rng::new(7);
     let mut number = 0;
@@ -77,12 +69,7 @@ fn workload(
                     note,
                 });
             }
-            assert!(
-                ack.tick() >= history.frontier,
-                "tick {} below the frontier {}",
-                ack.tick(),
-                history.frontier
-            );
+            assert!(ack.tick() >= history.frontier, "tick {} below the frontier {}", ack.tick(), history.frontier);
         }
         history.saw_frontier(log.advance()?);
     }
@@ -90,37 +77,24 @@ fn workload(
 }
 
 fn options() -> LogOptions {
-    LogOptions {
-        partitions: PARTITIONS as u32,
-        ..inline_small()
-    }
+    LogOptions { partitions: PARTITIONS as u32, ..inline_small() }
 }
 
 /// Opens what a power cut left; `Err` says which promise is broken.
 fn check(disk: &SimDisk, history: &History, options: &LogOptions) -> Result<(), String> {
     let clock = SimClock::at(0);
-    let log =
-        open(disk, &clock, options.clone()).map_err(|error| format!("does not open: {error}"))?;
+    let log = open(disk, &clock, options.clone()).map_err(|error| format!("does not open: {error}"))?;
     let (read, error) = read_until_error(&log, Tick::ZERO);
     if let Some(error) = error {
         return Err(format!("does not read: {error}"));
     }
     for (partition, tried) in history.tried.iter().enumerate() {
-        let here: Vec<&Placed> = read
-            .iter()
-            .filter(|placed| placed.partition.index() == partition)
-            .collect();
+        let here: Vec<&Placed> = read.iter().filter(|placed| placed.partition.index() == partition).collect();
         let found: Vec<u64> = here.iter().map(|placed| placed.note.number).collect();
         if !tried.starts_with(&found) {
-            return Err(format!(
-                "partition {partition} holds {found:?}, no prefix of {tried:?}"
-            ));
+            return Err(format!("partition {partition} holds {found:?}, no prefix of {tried:?}"));
         }
-        if !here
-            .iter()
-            .enumerate()
-            .all(|(offset, placed)| placed.offset.0 == offset as u64)
-        {
+        if !here.iter().enumerate().all(|(offset, placed)| placed.offset.0 == offset as u64) {
             return Err(format!("offsets of partition {partition} are not dense"));
         }
         if !here.windows(2).all(|pair| pair[0].tick <= pair[1].tick) {
@@ -132,38 +106,23 @@ fn check(disk: &SimDisk, history: &History, options: &LogOptions) -> Result<(), 
             return Err(format!("acknowledged {acked:?} is lost or changed"));
         }
     }
-    if let Some(late) = read.iter().find(|placed| {
-        placed.tick < history.frontier && !history.before_frontier.contains(&placed.note.number)
-    }) {
-        return Err(format!(
-            "{late:?} appeared below the announced frontier {}",
-            history.frontier
-        ));
+    if let Some(late) = read.iter().find(|placed| placed.tick < history.frontier && !history.before_frontier.contains(&placed.note.number))
+    {
+        return Err(format!("{late:?} appeared below the announced frontier {}", history.frontier));
     }
     if log.frontier() < history.frontier {
-        return Err(format!(
-            "the frontier went back from {} to {}",
-            history.frontier,
-            log.frontier()
-        ));
+        return Err(format!("the frontier went back from {} to {}", history.frontier, log.frontier()));
     }
     let total = log.events_total();
     let files = disk.after_kill();
     drop(log);
-    let again = open(&files, &clock, options.clone())
-        .map_err(|error| format!("the second recovery fails: {error}"))?;
+    let again = open(&files, &clock, options.clone()).map_err(|error| format!("the second recovery fails: {error}"))?;
     if read_all(&again) != read {
         return Err("a second recovery reads other events than the first".to_string());
     }
-    let ack = again
-        .append(notes(1_000_000..1_000_001))
-        .map_err(|error| format!("does not append: {error}"))?;
+    let ack = again.append(notes(1_000_000..1_000_001)).map_err(|error| format!("does not append: {error}"))?;
     if ack.tick() < history.frontier || again.events_total() != total + 1 {
-        return Err(format!(
-            "an append after recovery got tick {}, the frontier was {}",
-            ack.tick(),
-            history.frontier
-        ));
+        return Err(format!("an append after recovery got tick {}, the frontier was {}", ack.tick(), history.frontier));
     }
     Ok(())
 }
@@ -175,18 +134,12 @@ fn seeds(count: u64) -> Vec<u64> {
 fn steps_of(options: &LogOptions) -> u64 {
     let disk = SimDisk::new();
     disk.create_dir(dir()).unwrap();
-    workload(Arc::new(disk.clone()), options, &mut History::default())
-        .expect("a workload without faults succeeds");
+    workload(Arc::new(disk.clone()), options, &mut History::default()).expect("a workload without faults succeeds");
     disk.steps()
 }
 
 /// Runs the workload once per step with the power cut there; returns power cuts checked and promises broken.
-fn explore(
-    options: &LogOptions,
-    seeds: &[u64],
-    stride: usize,
-    break_disk: impl Fn(&FaultDisk),
-) -> (u64, Vec<String>) {
+fn explore(options: &LogOptions, seeds: &[u64], stride: usize, break_disk: impl Fn(&FaultDisk)) -> (u64, Vec<String>) {
     let (mut checked, mut broken) = (0, Vec::new());
     for step in (1..=steps_of(options) + 1).step_by(stride) {
         let disk = SimDisk::new();
@@ -199,9 +152,7 @@ fn explore(
         for seed in seeds {
             checked += 1;
             if let Err(why) = check(&disk.after_power_cut(*seed), &history, options) {
-                broken.push(format!(
-                    "power cut at step {step}, LAMBDAFLOW_SEED={seed}: {why}"
-                ));
+                broken.push(format!("power cut at step {step}, LAMBDAFLOW_SEED={seed}: {why}"));
             }
         }
     }
@@ -213,50 +164,23 @@ fn acknowledged_events_survive_a_power_cut_at_any_step() {
     let (checked, broken) = explore(&options(), &seeds(60), 1, |_| {});
     println!("{checked} power cuts");
     assert!(checked > 500 || Rng::seed_from_env().is_some());
-    assert!(
-        broken.is_empty(),
-        "{} of {checked} power cuts broke a promise; the first:\n{}",
-        broken.len(),
-        broken[0]
-    );
+    assert!(broken.is_empty(), "{} of {checked} power cuts broke a promise; the first:\n{}", broken.len(), broken[0]);
 }
 
 #[test]
 fn acknowledged_events_survive_a_power_cut_while_threads_write_the_mark_and_seal() {
-    let options = LogOptions {
-        execution: Execution::Threads,
-        ..options()
-    };
+    let options = LogOptions { execution: Execution::Threads, ..options() };
     let (checked, broken) = explore(&options, &seeds(6), 2, |_| {});
-    assert!(
-        broken.is_empty(),
-        "{} of {checked} power cuts broke a promise; the first:\n{}",
-        broken.len(),
-        broken[0]
-    );
+    assert!(broken.is_empty(), "{} of {checked} power cuts broke a promise; the first:\n{}", broken.len(), broken[0]);
 }
 
 #[test]
 fn a_power_cut_without_syncs_loses_events_and_nothing_else() {
-    let options = LogOptions {
-        durability: Durability::Os,
-        ..options()
-    };
+    let options = LogOptions { durability: Durability::Os, ..options() };
     let (_, broken) = explore(&options, &seeds(12), 1, |_| {});
-    assert!(
-        broken.iter().any(|why| why.contains("is lost")),
-        "durability was traded for nothing"
-    );
-    let worse: Vec<&String> = broken
-        .iter()
-        .filter(|why| !why.contains("is lost"))
-        .collect();
-    assert!(
-        worse.is_empty(),
-        "{} power cuts, the first:\n{}",
-        worse.len(),
-        worse[0]
-    );
+    assert!(broken.iter().any(|why| why.contains("is lost")), "durability was traded for nothing");
+    let worse: Vec<&String> = broken.iter().filter(|why| !why.contains("is lost")).collect();
+    assert!(worse.is_empty(), "{} power cuts, the first:\n{}", worse.len(), worse[0]);
 }
 
 #[test]
@@ -270,31 +194,18 @@ fn the_workload_reaches_what_it_is_for() {
         let _ = workload(Arc::new(disk.clone()), &options, &mut History::default());
         for seed in 0..6 {
             let disk = disk.after_power_cut(seed);
-            let names: Vec<String> = disk
-                .files()
-                .into_keys()
-                .map(|path| path.to_string_lossy().into_owned())
-                .collect();
+            let names: Vec<String> = disk.files().into_keys().map(|path| path.to_string_lossy().into_owned()).collect();
             let count = |ending: &str| names.iter().filter(|name| name.ends_with(ending)).count();
-            let twice = |name: &&String| {
-                names.contains(&name.replace(".seg", ".active")) && name.ends_with(".seg")
-            };
+            let twice = |name: &&String| names.contains(&name.replace(".seg", ".active")) && name.ends_with(".seg");
             sealed += usize::from(count(".seg") > 3);
             both += names.iter().filter(twice).count();
             unfinished += count(".seg.tmp");
             drop(open(&disk, &SimClock::at(0), options.clone()));
-            torn += disk
-                .files()
-                .into_keys()
-                .filter(|path| path.to_string_lossy().contains(".torn-"))
-                .count();
+            torn += disk.files().into_keys().filter(|path| path.to_string_lossy().contains(".torn-")).count();
         }
     }
     let reached = [sealed, torn, both, unfinished];
-    assert!(
-        reached.iter().all(|count| *count > 0),
-        "[sealed, torn, both, unfinished] = {reached:?}"
-    );
+    assert!(reached.iter().all(|count| *count > 0), "[sealed, torn, both, unfinished] = {reached:?}");
 }
 
 #[test]
@@ -320,9 +231,7 @@ fn a_power_cut_during_recovery_from_a_power_cut_loses_nothing() {
                 checked += 1;
                 let third = second.after_power_cut(seed + 1_000);
                 if let Err(why) = check(&third, &history, &options) {
-                    panic!(
-                        "power cuts at step {step} and at step {recovery_step} of recovery, LAMBDAFLOW_SEED={seed}: {why}"
-                    );
+                    panic!("power cuts at step {step} and at step {recovery_step} of recovery, LAMBDAFLOW_SEED={seed}: {why}");
                 }
             }
         }
@@ -331,68 +240,30 @@ fn a_power_cut_during_recovery_from_a_power_cut_loses_nothing() {
 }
 
 fn lie_about(operation: Operation, path_contains: &'static str) -> impl Fn(&FaultDisk) {
-    let fault = Fault {
-        operation,
-        path_contains: path_contains.to_string(),
-        after: 0,
-        times: u64::MAX,
-        effect: Effect::Lie,
-    };
+    let fault = Fault { operation, path_contains: path_contains.to_string(), after: 0, times: u64::MAX, effect: Effect::Lie };
     move |disk| disk.inject(fault.clone())
 }
 
 #[test]
 fn the_explorer_notices_a_sync_that_does_nothing() {
-    let (checked, broken) = explore(
-        &options(),
-        &seeds(6),
-        5,
-        lie_about(Operation::Sync, ".active"),
-    );
-    assert!(
-        !broken.is_empty(),
-        "none of {checked} power cuts broke a promise"
-    );
+    let (checked, broken) = explore(&options(), &seeds(6), 5, lie_about(Operation::Sync, ".active"));
+    assert!(!broken.is_empty(), "none of {checked} power cuts broke a promise");
 }
 
 #[test]
 fn the_explorer_notices_a_segment_that_is_not_synced_before_its_rename() {
-    let (checked, broken) = explore(
-        &options(),
-        &seeds(6),
-        5,
-        lie_about(Operation::Sync, ".seg.tmp"),
-    );
-    assert!(
-        !broken.is_empty(),
-        "none of {checked} power cuts broke a promise"
-    );
+    let (checked, broken) = explore(&options(), &seeds(6), 5, lie_about(Operation::Sync, ".seg.tmp"));
+    assert!(!broken.is_empty(), "none of {checked} power cuts broke a promise");
 }
 
 #[test]
 fn the_explorer_notices_directories_that_are_not_synced() {
-    let (checked, broken) = explore(
-        &options(),
-        &seeds(6),
-        5,
-        lie_about(Operation::SyncDir, "p000"),
-    );
-    assert!(
-        !broken.is_empty(),
-        "none of {checked} power cuts broke a promise"
-    );
+    let (checked, broken) = explore(&options(), &seeds(6), 5, lie_about(Operation::SyncDir, "p000"));
+    assert!(!broken.is_empty(), "none of {checked} power cuts broke a promise");
 }
 
 #[test]
 fn the_explorer_notices_a_mark_that_is_not_synced() {
-    let (checked, broken) = explore(
-        &options(),
-        &seeds(6),
-        5,
-        lie_about(Operation::Sync, "mark.tmp"),
-    );
-    assert!(
-        !broken.is_empty(),
-        "none of {checked} power cuts broke a promise"
-    );
+    let (checked, broken) = explore(&options(), &seeds(6), 5, lie_about(Operation::Sync, "mark.tmp"));
+    assert!(!broken.is_empty(), "none of {checked} power cuts broke a promise");
 }

@@ -19,22 +19,12 @@ struct Bench {
 fn bench() -> Bench {
     let sim = SimDisk::new();
     let faulty = FaultDisk::new(Arc::new(sim.clone()));
-    Bench {
-        sim,
-        faulty,
-        clock: SimClock::at(100),
-    }
+    Bench { sim, faulty, clock: SimClock::at(100) }
 }
 
 impl Bench {
     fn fail(&self, operation: Operation, path_contains: &str, after: u64, effect: Effect) {
-        self.faulty.inject(Fault {
-            operation,
-            path_contains: path_contains.to_string(),
-            after,
-            times: 1,
-            effect,
-        });
+        self.faulty.inject(Fault { operation, path_contains: path_contains.to_string(), after, times: 1, effect });
     }
 
     fn disk(&self) -> Arc<dyn Disk> {
@@ -46,16 +36,9 @@ impl Bench {
         let log = open(&self.sim.after_kill(), &self.clock, inline_small()).unwrap();
         let found = numbers(&read_all(&log));
         assert_eq!(found, (0..found.len() as u64).collect::<Vec<_>>());
-        assert!(
-            (acked..=tried).contains(&(found.len() as u64)),
-            "{} events, {acked} acknowledged, {tried} tried",
-            found.len()
-        );
+        assert!((acked..=tried).contains(&(found.len() as u64)), "{} events, {acked} acknowledged, {tried} tried", found.len());
         let next = found.len() as u64;
-        assert_eq!(
-            log.append(notes(next..next + 1)).unwrap().first_offset().0,
-            next
-        );
+        assert_eq!(log.append(notes(next..next + 1)).unwrap().first_offset().0, next);
     }
 }
 
@@ -64,10 +47,7 @@ fn a_full_disk_at_any_write_refuses_the_append_and_keeps_what_was_acknowledged()
     for execution in [Execution::Inline, Execution::Threads] {
         for write in 0..50 {
             let bench = bench();
-            let options = LogOptions {
-                execution,
-                ..inline_small()
-            };
+            let options = LogOptions { execution, ..inline_small() };
             let log = open_on(bench.disk(), &bench.clock, options).unwrap();
             bench.fail(Operation::Append, "", write, Effect::FailBefore(ENOSPC));
             let mut acked = 0;
@@ -82,15 +62,8 @@ fn a_full_disk_at_any_write_refuses_the_append_and_keeps_what_was_acknowledged()
             // A write of sealing or of the mark stops the log as well; its next caller hears of it.
             assert!(refused.to_string().contains("no space"), "{refused}");
             assert_eq!(refused.exit_code(), 5);
-            assert!(matches!(
-                log.append(notes(acked..acked + 1)),
-                Err(LogError::Stopped { .. })
-            ));
-            assert_eq!(
-                log.events_total(),
-                acked,
-                "what was acknowledged can still be read"
-            );
+            assert!(matches!(log.append(notes(acked..acked + 1)), Err(LogError::Stopped { .. })));
+            assert_eq!(log.events_total(), acked, "what was acknowledged can still be read");
             drop(log);
             bench.restart(acked, acked + 1);
         }
@@ -103,10 +76,7 @@ fn the_append_that_meets_a_full_disk_is_told_so() {
     let log = open_on(bench.disk(), &bench.clock, inline()).unwrap();
     log.append(notes(0..1)).unwrap();
     bench.fail(Operation::Append, ".active", 0, Effect::FailBefore(ENOSPC));
-    assert!(matches!(
-        log.append(notes(1..2)),
-        Err(LogError::OutOfSpace { .. })
-    ));
+    assert!(matches!(log.append(notes(1..2)), Err(LogError::OutOfSpace { .. })));
     drop(log);
     bench.restart(1, 1);
 }
@@ -146,14 +116,8 @@ fn a_write_error_stops_the_log() {
     log.append(notes(0..2)).unwrap();
     bench.fail(Operation::Append, ".active", 0, Effect::FailAfter(EIO));
     let refused = log.append(notes(2..3)).unwrap_err();
-    assert!(
-        matches!(refused, LogError::Storage { .. }) && refused.exit_code() == 5,
-        "{refused}"
-    );
-    assert!(matches!(
-        log.append(notes(2..3)),
-        Err(LogError::Stopped { .. })
-    ));
+    assert!(matches!(refused, LogError::Storage { .. }) && refused.exit_code() == 5, "{refused}");
+    assert!(matches!(log.append(notes(2..3)), Err(LogError::Stopped { .. })));
     assert!(matches!(log.advance(), Err(LogError::Stopped { .. })));
     drop(log);
     bench.restart(2, 3);
@@ -163,46 +127,17 @@ fn a_write_error_stops_the_log() {
 fn a_failed_sync_is_not_acknowledged_and_never_retried() {
     for execution in [Execution::Inline, Execution::Threads] {
         let bench = bench();
-        let log = open_on(
-            bench.disk(),
-            &bench.clock,
-            LogOptions {
-                execution,
-                ..inline()
-            },
-        )
-        .unwrap();
+        let log = open_on(bench.disk(), &bench.clock, LogOptions { execution, ..inline() }).unwrap();
         log.append(notes(0..2)).unwrap();
         let frontier = log.frontier();
         bench.fail(Operation::Sync, ".active", 0, Effect::FailBefore(EIO));
-        assert!(matches!(
-            log.append(notes(2..3)),
-            Err(LogError::Storage { action: "sync", .. })
-        ));
+        assert!(matches!(log.append(notes(2..3)), Err(LogError::Storage { action: "sync", .. })));
         let syncs = bench.faulty.count(Operation::Sync, "");
-        assert!(matches!(
-            log.append(notes(2..3)),
-            Err(LogError::Stopped { .. })
-        ));
-        assert_eq!(
-            log.events_total(),
-            2,
-            "the lost group is not shown to readers"
-        );
-        assert_eq!(
-            log.frontier(),
-            frontier,
-            "the frontier does not pass a group of unknown fate"
-        );
-        assert!(
-            matches!(log.close(), Err(LogError::Stopped { .. })),
-            "a stopped log is not closed cleanly"
-        );
-        assert_eq!(
-            bench.faulty.count(Operation::Sync, ""),
-            syncs,
-            "no sync after the failed one"
-        );
+        assert!(matches!(log.append(notes(2..3)), Err(LogError::Stopped { .. })));
+        assert_eq!(log.events_total(), 2, "the lost group is not shown to readers");
+        assert_eq!(log.frontier(), frontier, "the frontier does not pass a group of unknown fate");
+        assert!(matches!(log.close(), Err(LogError::Stopped { .. })), "a stopped log is not closed cleanly");
+        assert_eq!(bench.faulty.count(Operation::Sync, ""), syncs, "no sync after the failed one");
         bench.restart(2, 3);
     }
 }
@@ -212,14 +147,8 @@ fn a_segment_whose_directory_does_not_sync_is_not_used() {
     let bench = bench();
     let log = open_on(bench.disk(), &bench.clock, inline()).unwrap();
     bench.fail(Operation::SyncDir, "p0000", 0, Effect::FailBefore(EIO));
-    assert!(matches!(
-        log.append(notes(0..1)),
-        Err(LogError::Storage { action: "sync", .. })
-    ));
-    assert!(matches!(
-        log.append(notes(0..1)),
-        Err(LogError::Stopped { .. })
-    ));
+    assert!(matches!(log.append(notes(0..1)), Err(LogError::Storage { action: "sync", .. })));
+    assert!(matches!(log.append(notes(0..1)), Err(LogError::Stopped { .. })));
     assert_eq!(bench.faulty.count(Operation::Append, ".active"), 0);
     drop(log);
     bench.restart(0, 0);

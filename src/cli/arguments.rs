@@ -319,7 +319,8 @@ mod tests {
 
     #[test]
     fn threads_are_workers() {
-        let arguments = Arguments::try_parse_from(["lambdaflow", "run", "x", "--log", "d", "--threads", "3"]).unwrap_or_else(|error| panic!("{error}"));
+        let arguments =
+            Arguments::try_parse_from(["lambdaflow", "run", "x", "--log", "d", "--threads", "3"]).unwrap_or_else(|error| panic!("{error}"));
         assert!(matches!(arguments.command, Command::Run(Run { workers: 3, .. })));
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::layers::Handover;
 use crate::log::Tick;
-use crate::runs::{Audit, AnswerRow, ViewInfo};
+use crate::runs::{AnswerRow, Audit, ViewInfo};
 use crate::runtime::OnError;
 use crate::runtime::service::Appended;
 use crate::serving::Answer;
@@ -35,10 +35,21 @@ fn agent(timeout: Duration) -> ureq::Agent {
 }
 
 /// The answer's body, whatever its status; an answer with an error is a failure unless `accept` takes its status.
-fn receive<T: DeserializeOwned>(url: &str, sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>, accept: impl Fn(u16) -> bool) -> Result<T, Failure> {
-    let mut response = sent.map_err(|error| Failure::new(format!("no answer from {url}: {error}\n  hint: is `lambdaflow run` running there? --to URL names another server"), 4))?;
+fn receive<T: DeserializeOwned>(
+    url: &str,
+    sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    accept: impl Fn(u16) -> bool,
+) -> Result<T, Failure> {
+    let mut response = sent.map_err(|error| {
+        Failure::new(format!("no answer from {url}: {error}\n  hint: is `lambdaflow run` running there? --to URL names another server"), 4)
+    })?;
     let status = response.status().as_u16();
-    let body = response.body_mut().with_config().limit(u64::MAX).read_to_vec().map_err(|error| Failure::new(format!("the answer from {url} broke off: {error}"), 4))?;
+    let body = response
+        .body_mut()
+        .with_config()
+        .limit(u64::MAX)
+        .read_to_vec()
+        .map_err(|error| Failure::new(format!("the answer from {url} broke off: {error}"), 4))?;
     if status == 200 || accept(status) {
         return serde_json::from_slice(&body).map_err(|error| Failure::new(format!("{url} is no Lambdaflow server: {error}"), 4));
     }
@@ -170,9 +181,15 @@ pub(super) fn print_audits(at: Option<Tick>, audits: &[Audit], format: Format) -
     }
     for audit in audits {
         let verdict = if audit.agrees() { "agree" } else { "DIFFER" };
-        writeln!(out, "{:<16} {verdict:<7} batch {:>9} rows {:016x}   speed {:>9} rows {:016x}", audit.view, audit.batch.rows, audit.batch.hash, audit.speed.rows, audit.speed.hash)?;
+        writeln!(
+            out,
+            "{:<16} {verdict:<7} batch {:>9} rows {:016x}   speed {:>9} rows {:016x}",
+            audit.view, audit.batch.rows, audit.batch.hash, audit.speed.rows, audit.speed.hash
+        )?;
         for (batch, speed) in &audit.differing {
-            let show = |row: &Option<AnswerRow>| row.as_ref().map_or("nothing".to_owned(), |row| format!("{} {} x{}", row.key, row.value, row.count));
+            let show = |row: &Option<AnswerRow>| {
+                row.as_ref().map_or("nothing".to_owned(), |row| format!("{} {} x{}", row.key, row.value, row.count))
+            };
             writeln!(out, "  batch {}\n  speed {}", show(batch), show(speed))?;
         }
     }

@@ -24,7 +24,13 @@ pub(super) fn ingest<E: Event>(program: &Program<E>, arguments: &Ingest) -> Resu
     let started = Instant::now();
     let mut input = Input::open(arguments.file(), arguments.on_error)?;
     let bar = progress_bar(input.length);
-    let mut rejects = arguments.rejects.as_ref().map(File::create).transpose().map_err(|error| Failure::usage(format!("cannot write the rejects: {error}")))?.map(BufWriter::new);
+    let mut rejects = arguments
+        .rejects
+        .as_ref()
+        .map(File::create)
+        .transpose()
+        .map_err(|error| Failure::usage(format!("cannot write the rejects: {error}")))?
+        .map(BufWriter::new);
     let rejects = rejects.as_mut().map(|file| file as &mut dyn Write);
     let mut shown = 0;
     let progress = |read: u64| {
@@ -38,11 +44,12 @@ pub(super) fn ingest<E: Event>(program: &Program<E>, arguments: &Ingest) -> Resu
         None => {
             let dir = arguments.log.as_ref().ok_or_else(|| Failure::usage("--log DIR or --to URL is missing"))?;
             let log = open::<E>(dir, arguments.durability)?;
-            let ingested = runtime::ingest(program, &log, || input.again(), arguments.on_error, rejects, progress).map_err(|error| match error {
-                IngestError::Log(error) => Failure::from(error),
-                IngestError::Rejected { .. } => Failure::new(format!("{}: {error}", arguments.file()), 1),
-                error => Failure::new(error, 5),
-            });
+            let ingested =
+                runtime::ingest(program, &log, || input.again(), arguments.on_error, rejects, progress).map_err(|error| match error {
+                    IngestError::Log(error) => Failure::from(error),
+                    IngestError::Rejected { .. } => Failure::new(format!("{}: {error}", arguments.file()), 1),
+                    error => Failure::new(error, 5),
+                });
             let closed = log.close();
             let ingested = ingested?;
             closed?;
@@ -61,7 +68,14 @@ fn report(ingested: &Ingested, arguments: &Ingest, took: Duration) -> Result<(),
         return Ok(());
     }
     let rate = ingested.accepted as f64 / took.as_secs_f64().max(1e-9);
-    writeln!(out, "{} events in {:.2} s, {:.0} events/s; {} lines rejected", ingested.accepted, took.as_secs_f64(), rate, ingested.rejected)?;
+    writeln!(
+        out,
+        "{} events in {:.2} s, {:.0} events/s; {} lines rejected",
+        ingested.accepted,
+        took.as_secs_f64(),
+        rate,
+        ingested.rejected
+    )?;
     let mut notes = std::io::stderr().lock();
     for Rejected { line, error } in &ingested.first_rejected {
         writeln!(notes, "rejected {}:{line}: {error}", arguments.file())?;
@@ -116,7 +130,13 @@ fn progress_bar(length: Option<u64>) -> ProgressBar {
 }
 
 /// Sends lines to a server in requests, each of which is all or nothing.
-fn send(server: &str, input: &mut Input, on_error: OnError, mut rejects: Option<&mut dyn Write>, mut progress: impl FnMut(u64)) -> Result<Ingested, Failure> {
+fn send(
+    server: &str,
+    input: &mut Input,
+    on_error: OnError,
+    mut rejects: Option<&mut dyn Write>,
+    mut progress: impl FnMut(u64),
+) -> Result<Ingested, Failure> {
     let mut done = Ingested::default();
     let (mut body, mut lines, mut sent) = (Vec::new(), 0usize, 0u64);
     let mut flush = |body: &mut Vec<u8>, lines: &mut usize, sent: &mut u64| -> Result<(), Failure> {

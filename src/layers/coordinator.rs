@@ -159,7 +159,9 @@ impl Coordinator {
 
     fn batch(&mut self, cycle: Cycle, cut: Tick) -> Result<(u64, usize), CycleError> {
         let reports = self.step("batch", &Command::Batch { cut, full: cycle == Cycle::Full })?;
-        let frozen = reports.iter().filter_map(|report| if let Report::Frozen { fingerprint, rows } = report { Some((*fingerprint, *rows)) } else { None });
+        let frozen = reports
+            .iter()
+            .filter_map(|report| if let Report::Frozen { fingerprint, rows } = report { Some((*fingerprint, *rows)) } else { None });
         Ok(frozen.fold((0, 0), |(_, total), (fingerprint, rows)| (fingerprint, total + rows)))
     }
 

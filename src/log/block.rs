@@ -38,10 +38,7 @@ pub(crate) struct Rows<E: Event> {
 
 impl<E: Event> Clone for Block<E> {
     fn clone(&self) -> Self {
-        Block {
-            rows: Arc::clone(&self.rows),
-            range: self.range.clone(),
-        }
+        Block { rows: Arc::clone(&self.rows), range: self.range.clone() }
     }
 }
 
@@ -116,70 +113,41 @@ impl<E: Event> Block<E> {
     /// The slice's rows by tick, as indexes into [`Block::columns`]; ticks ascend, no range is empty.
     pub fn tick_runs(&self) -> impl Iterator<Item = (Tick, Range<usize>)> + '_ {
         let words = self.rows.run_words();
-        let first = partition_point(words.len() / 2, |run| {
-            words[2 * run + 1] <= self.range.start as u64
-        });
+        let first = partition_point(words.len() / 2, |run| words[2 * run + 1] <= self.range.start as u64);
         let range = self.range.clone();
         words[2 * first..]
             .chunks_exact(2)
-            .scan(
-                if first == 0 {
-                    0
-                } else {
-                    words[2 * first - 1] as usize
-                },
-                |start, run| {
-                    let rows = *start..run[1] as usize;
-                    *start = rows.end;
-                    Some((Tick(run[0]), rows))
-                },
-            )
+            .scan(if first == 0 { 0 } else { words[2 * first - 1] as usize }, |start, run| {
+                let rows = *start..run[1] as usize;
+                *start = rows.end;
+                Some((Tick(run[0]), rows))
+            })
             .map(move |(tick, rows)| (tick, rows.start.max(range.start)..rows.end.min(range.end)))
             .take_while(|(_, rows)| rows.start < rows.end)
     }
 
     /// Tick of the slice's first event; of an empty slice, [`Tick::ZERO`].
     pub fn first_tick(&self) -> Tick {
-        if self.is_empty() {
-            Tick::ZERO
-        } else {
-            self.rows.tick_of(self.range.start)
-        }
+        if self.is_empty() { Tick::ZERO } else { self.rows.tick_of(self.range.start) }
     }
 
     /// Tick of the slice's last event; of an empty slice, [`Tick::ZERO`].
     pub fn last_tick(&self) -> Tick {
-        if self.is_empty() {
-            Tick::ZERO
-        } else {
-            self.rows.tick_of(self.range.end - 1)
-        }
+        if self.is_empty() { Tick::ZERO } else { self.rows.tick_of(self.range.end - 1) }
     }
 
     /// The events of this slice with ticks in `ticks`: maybe none.
     pub fn slice_ticks(&self, ticks: Range<Tick>) -> Self {
-        let start = self
-            .rows
-            .first_row_from(ticks.start)
-            .clamp(self.range.start, self.range.end);
-        let end = self
-            .rows
-            .first_row_from(ticks.end)
-            .clamp(start, self.range.end);
-        Block {
-            rows: Arc::clone(&self.rows),
-            range: start..end,
-        }
+        let start = self.rows.first_row_from(ticks.start).clamp(self.range.start, self.range.end);
+        let end = self.rows.first_row_from(ticks.end).clamp(start, self.range.end);
+        Block { rows: Arc::clone(&self.rows), range: start..end }
     }
 
     /// The events of this slice at or after `offset`: maybe none.
     pub(crate) fn slice_from(&self, offset: Offset) -> Self {
         let row = offset.0.saturating_sub(self.rows.first_offset.0) as usize;
         let start = row.clamp(self.range.start, self.range.end);
-        Block {
-            rows: Arc::clone(&self.rows),
-            range: start..self.range.end,
-        }
+        Block { rows: Arc::clone(&self.rows), range: start..self.range.end }
     }
 }
 
@@ -202,20 +170,9 @@ impl Runs {
 }
 
 impl<E: Event> Rows<E> {
-    pub fn new(
-        partition: Partition,
-        first_offset: Offset,
-        runs: Runs,
-        columns: ContainerOf<E>,
-    ) -> Self {
+    pub fn new(partition: Partition, first_offset: Offset, runs: Runs, columns: ContainerOf<E>) -> Self {
         let events = columns.len();
-        Rows {
-            partition,
-            first_offset,
-            runs: Bytes::copy(bytemuck::cast_slice(&runs.0)),
-            columns: Stash::Typed(columns),
-            events,
-        }
+        Rows { partition, first_offset, runs: Bytes::copy(bytemuck::cast_slice(&runs.0)), columns: Stash::Typed(columns), events }
     }
 
     pub fn events(&self) -> usize {
@@ -227,18 +184,11 @@ impl<E: Event> Rows<E> {
     }
 
     pub fn first_tick(&self) -> Tick {
-        self.run_words()
-            .first()
-            .map(|tick| Tick(*tick))
-            .unwrap_or_default()
+        self.run_words().first().map(|tick| Tick(*tick)).unwrap_or_default()
     }
 
     pub fn last_tick(&self) -> Tick {
-        self.run_words()
-            .chunks_exact(2)
-            .next_back()
-            .map(|run| Tick(run[0]))
-            .unwrap_or_default()
+        self.run_words().chunks_exact(2).next_back().map(|run| Tick(run[0])).unwrap_or_default()
     }
 
     /// Bytes of the columns on disk.
@@ -287,51 +237,27 @@ impl<E: Event> Rows<E> {
 
     /// Reads a body in place, after its checksum was found to hold.
     pub fn decode(header: &Header, body: Bytes) -> Result<Self, String> {
-        let words: &[u64] =
-            bytemuck::try_cast_slice(&body).map_err(|error| format!("body of a block: {error}"))?;
+        let words: &[u64] = bytemuck::try_cast_slice(&body).map_err(|error| format!("body of a block: {error}"))?;
         let run_count = words.first().copied().unwrap_or(0);
-        let columns_at = run_count
-            .checked_mul(2)
-            .and_then(|runs| runs.checked_add(1))
-            .filter(|at| *at < words.len() as u64);
-        let columns_at = columns_at
-            .ok_or_else(|| format!("{run_count} tick runs in a body of {} bytes", body.len()))?
-            as usize;
+        let columns_at = run_count.checked_mul(2).and_then(|runs| runs.checked_add(1)).filter(|at| *at < words.len() as u64);
+        let columns_at = columns_at.ok_or_else(|| format!("{run_count} tick runs in a body of {} bytes", body.len()))? as usize;
         let runs = &words[1..columns_at];
-        let ends_fit = runs.last() == Some(&u64::from(header.events))
-            && runs.get(1).is_some_and(|end| *end > 0);
-        let ascend = runs
-            .chunks_exact(2)
-            .zip(runs.chunks_exact(2).skip(1))
-            .all(|(run, next)| run[0] < next[0] && run[1] < next[1]);
-        let ticks_fit = runs.first() == Some(&header.first_tick.0)
-            && runs.len() >= 2
-            && runs[runs.len() - 2] == header.last_tick.0;
+        let ends_fit = runs.last() == Some(&u64::from(header.events)) && runs.get(1).is_some_and(|end| *end > 0);
+        let ascend = runs.chunks_exact(2).zip(runs.chunks_exact(2).skip(1)).all(|(run, next)| run[0] < next[0] && run[1] < next[1]);
+        let ticks_fit = runs.first() == Some(&header.first_tick.0) && runs.len() >= 2 && runs[runs.len() - 2] == header.last_tick.0;
         if !(ends_fit && ascend && ticks_fit) {
             return Err("tick runs that do not fit the header".to_string());
         }
         check_columns::<E>(&words[columns_at..])?;
-        let part = |words: Range<usize>| {
-            body.part(8 * words.start..8 * words.end)
-                .ok_or_else(|| "a body off its boundary".to_string())
-        };
+        let part = |words: Range<usize>| body.part(8 * words.start..8 * words.end).ok_or_else(|| "a body off its boundary".to_string());
         let columns: Stash<ContainerOf<E>, Bytes> = Stash::Bytes(part(columns_at..words.len())?);
         let events = header.events as usize;
         if columns.borrow().len() != events {
-            return Err(format!(
-                "{} rows in the columns, {events} in the header",
-                columns.borrow().len()
-            ));
+            return Err(format!("{} rows in the columns, {events} in the header", columns.borrow().len()));
         }
         check_rows::<E>(columns.borrow(), events)?;
         let (partition, first_offset) = (header.segment.partition, header.first_offset);
-        Ok(Rows {
-            partition,
-            first_offset,
-            runs: part(1..columns_at)?,
-            columns,
-            events,
-        })
+        Ok(Rows { partition, first_offset, runs: part(1..columns_at)?, columns, events })
     }
 
     /// One block of the rows of `parts`, which follow each other.
@@ -341,8 +267,7 @@ impl<E: Event> Rows<E> {
             [only] => return Arc::clone(only),
             [first, ..] => first,
         };
-        let mut columns =
-            ContainerOf::<E>::with_capacity_for(parts.iter().map(|part| part.columns.borrow()));
+        let mut columns = ContainerOf::<E>::with_capacity_for(parts.iter().map(|part| part.columns.borrow()));
         let mut runs = Runs::default();
         for part in parts {
             columns.extend_from_self(part.columns.borrow(), 0..part.events);
@@ -350,12 +275,7 @@ impl<E: Event> Rows<E> {
                 runs.push(tick, rows.len());
             }
         }
-        Arc::new(Rows::new(
-            first.partition,
-            first.first_offset,
-            runs,
-            columns,
-        ))
+        Arc::new(Rows::new(first.partition, first.first_offset, runs, columns))
     }
 }
 
@@ -365,9 +285,7 @@ fn check_columns<E: Event>(words: &[u64]) -> Result<(), String> {
     let mut sizes = Vec::new();
     match <Borrowed<'_, E> as FromBytes<'_>>::element_sizes(&mut sizes) {
         Ok(()) => indexed::validate::<Borrowed<'_, E>>(words),
-        Err(_) => {
-            indexed::validate_structure(words, <Borrowed<'_, E> as FromBytes<'_>>::SLICE_COUNT)
-        }
+        Err(_) => indexed::validate_structure(words, <Borrowed<'_, E> as FromBytes<'_>>::SLICE_COUNT),
     }
 }
 
@@ -380,8 +298,7 @@ fn check_rows<E: Event>(columns: BorrowedOf<'_, E>, events: usize) -> Result<(),
             std::hint::black_box(columns.get(row));
         }
     };
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(touch))
-        .map_err(|_| "columns whose bounds lie outside their values".to_string())
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(touch)).map_err(|_| "columns whose bounds lie outside their values".to_string())
 }
 
 /// The first of `0..len` for which `before` does not hold, given that it holds for a prefix.

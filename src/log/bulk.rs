@@ -45,13 +45,7 @@ impl BulkAck {
 impl<E: Event> Log<E> {
     /// Starts a bulk load.
     pub fn bulk(&self) -> BulkAppender<E> {
-        BulkAppender {
-            log: self.clone(),
-            columns: Default::default(),
-            waiting: VecDeque::new(),
-            frames: 0,
-            done: BulkAck::default(),
-        }
+        BulkAppender { log: self.clone(), columns: Default::default(), waiting: VecDeque::new(), frames: 0, done: BulkAck::default() }
     }
 }
 
@@ -71,11 +65,7 @@ impl<E: Event> BulkAppender<E> {
     fn send_when_full(&mut self) -> Result<(), LogError> {
         let events = self.columns.len();
         let large = || indexed::length_in_bytes(&self.columns.borrow()) >= GROUP_BYTES_MAX;
-        if events >= GROUP_EVENTS_MAX || events.is_multiple_of(MEASURE_EVENTS) && large() {
-            self.send()
-        } else {
-            Ok(())
-        }
+        if events >= GROUP_EVENTS_MAX || events.is_multiple_of(MEASURE_EVENTS) && large() { self.send() } else { Ok(()) }
     }
 
     fn send(&mut self) -> Result<(), LogError> {

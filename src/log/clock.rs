@@ -17,11 +17,6 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> Tick {
         // A clock set before 1970 proposes 0, which the log's floor overrules.
-        Tick(
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map(|elapsed| elapsed.as_millis() as u64)
-                .unwrap_or(0),
-        )
+        Tick(SystemTime::now().duration_since(UNIX_EPOCH).map(|elapsed| elapsed.as_millis() as u64).unwrap_or(0))
     }
 }

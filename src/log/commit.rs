@@ -92,12 +92,7 @@ struct OpenFile {
 
 impl Lane {
     pub fn new(partition: Partition, end: Offset) -> Self {
-        Lane {
-            partition,
-            end,
-            open: None,
-            frame: Vec::new(),
-        }
+        Lane { partition, end, open: None, frame: Vec::new() }
     }
 
     /// Takes appends from the queue until told to stop.
@@ -107,10 +102,7 @@ impl Lane {
             let (mut events, mut bytes, mut jobs) = (first.columns.len(), first.bytes, vec![first]);
             next = queue.try_recv().ok();
             while let Some(Message::Append(job)) = next.take_if(|message| match message {
-                Message::Append(job) => {
-                    events + job.columns.len() <= GROUP_EVENTS_MAX
-                        && bytes + job.bytes <= GROUP_BYTES_MAX
-                }
+                Message::Append(job) => events + job.columns.len() <= GROUP_EVENTS_MAX && bytes + job.bytes <= GROUP_BYTES_MAX,
                 Message::Stop => false,
             }) {
                 (events, bytes) = (events + job.columns.len(), bytes + job.bytes);
@@ -124,10 +116,7 @@ impl Lane {
 
     /// Writes one group and answers its callers.
     pub fn commit<E: Event>(&mut self, core: &Core<E>, jobs: Vec<Job<E>>) {
-        let (mut replies, mut columns) = (
-            Vec::with_capacity(jobs.len()),
-            Vec::with_capacity(jobs.len()),
-        );
+        let (mut replies, mut columns) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
         for job in jobs {
             replies.push((job.reply, job.columns.len() as u64));
             columns.push(job.columns);
@@ -136,12 +125,7 @@ impl Lane {
         let mut acknowledge = |tick| {
             for (reply, count) in replies.drain(..) {
                 // A caller that went away does not need its answer.
-                let _ = reply.send(Ok(Ack {
-                    tick,
-                    partition,
-                    first_offset,
-                    count,
-                }));
+                let _ = reply.send(Ok(Ack { tick, partition, first_offset, count }));
                 first_offset = first_offset.plus(count);
             }
             core.wake();
@@ -168,11 +152,7 @@ impl Lane {
         let mut runs = Runs::default();
         runs.push(tick, columns.len());
         let rows = Arc::new(Rows::<E>::new(self.partition, self.end, runs, columns));
-        let segment = SegmentId {
-            log: core.log_id,
-            partition: self.partition,
-            first: open.first,
-        };
+        let segment = SegmentId { log: core.log_id, partition: self.partition, first: open.first };
         let bytes = rows.encode(segment, &mut self.frame).frame_bytes();
         let publish = |rows: Arc<Rows<E>>| core.publish(self.partition, open.first, rows, bytes);
         let end = rows.end();
@@ -186,9 +166,7 @@ impl Lane {
         reach(Step::AppendAfterWrite);
         if core.durability == Durability::Sync {
             reach(Step::AppendBeforeSync);
-            open.file
-                .sync()
-                .map_err(|error| LogError::storage("sync", &open.path, error))?;
+            open.file.sync().map_err(|error| LogError::storage("sync", &open.path, error))?;
             reach(Step::AppendAfterSync);
         }
         if core.durability != Durability::Memory {
@@ -203,11 +181,7 @@ impl Lane {
 
     /// Starts a new segment when there is none or it is full; the full one goes to be sealed.
     fn make_room<E: Event>(&mut self, core: &Core<E>) -> Result<(), LogError> {
-        if self
-            .open
-            .as_ref()
-            .is_some_and(|open| open.bytes < core.segment_bytes_max)
-        {
+        if self.open.as_ref().is_some_and(|open| open.bytes < core.segment_bytes_max) {
             return Ok(());
         }
         if self.open.is_some() {
@@ -216,19 +190,11 @@ impl Lane {
         self.sync(core.durability)?;
         let dir = core.partition_dir(self.partition);
         let path = dir.join(active_name(self.end));
-        let file = uninterrupted(|| core.disk.create(&path))
-            .map_err(|error| LogError::storage("create", &path, error))?;
+        let file = uninterrupted(|| core.disk.create(&path)).map_err(|error| LogError::storage("create", &path, error))?;
         reach(Step::CreateBeforeDirSync);
-        core.disk
-            .sync_dir(&dir)
-            .map_err(|error| LogError::storage("sync", &dir, error))?;
+        core.disk.sync_dir(&dir).map_err(|error| LogError::storage("sync", &dir, error))?;
         reach(Step::CreateAfterDirSync);
-        let full = self.open.replace(OpenFile {
-            file,
-            path,
-            first: self.end,
-            bytes: 0,
-        });
+        let full = self.open.replace(OpenFile { file, path, first: self.end, bytes: 0 });
         if let Some(full) = full {
             core.queue_for_sealing(self.partition, full.first);
         }
@@ -238,10 +204,7 @@ impl Lane {
     /// Syncs what a group commit left unsynced: nothing under [`Durability::Sync`].
     pub fn sync(&mut self, durability: Durability) -> Result<(), LogError> {
         match &mut self.open {
-            Some(open) if durability != Durability::Sync => open
-                .file
-                .sync()
-                .map_err(|error| LogError::storage("sync", &open.path, error)),
+            Some(open) if durability != Durability::Sync => open.file.sync().map_err(|error| LogError::storage("sync", &open.path, error)),
             _ => Ok(()),
         }
     }

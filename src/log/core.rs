@@ -77,40 +77,20 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<E: Event> Core<E> {
     /// Recovers a log whose lock is held: judges all partitions, then seals what was active, then reserves ticks.
-    pub fn recover(
-        disk: Arc<dyn Disk>,
-        clock: Arc<dyn Clock>,
-        dir: &Path,
-        options: &LogOptions,
-        meta: Meta,
-    ) -> Result<Self, LogError> {
+    pub fn recover(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, dir: &Path, options: &LogOptions, meta: Meta) -> Result<Self, LogError> {
         let log_id = meta.id(dir)?;
         let mark = Mark::read(&*disk, dir, &meta)?;
         let plans = plan_all::<E>(&*disk, dir, log_id, &mark, Beside::Nobody)?;
         let ends: Vec<Offset> = plans.iter().map(|plan| plan.end).collect();
-        let floor = plans
-            .iter()
-            .map(|plan| plan.last_tick)
-            .max()
-            .unwrap_or_default()
-            .max(mark.reserved);
+        let floor = plans.iter().map(|plan| plan.last_tick).max().unwrap_or_default().max(mark.reserved);
         let partitions = plans.into_iter().map(|plan| {
             let end = plan.end;
-            Ok(Segments::new(
-                plan.carry_out(&*disk, options.block_events_max)?,
-                end,
-            ))
+            Ok(Segments::new(plan.carry_out(&*disk, options.block_events_max)?, end))
         });
         let partitions = partitions.collect::<Result<Vec<_>, LogError>>()?;
         let reserved = mark::reserve(clock.now(), floor);
         let synced = options.durability == Durability::Sync;
-        let mark = Mark {
-            log_id: meta.log_id.clone(),
-            reserved,
-            clean: false,
-            synced,
-            ends: ends.clone(),
-        };
+        let mark = Mark { log_id: meta.log_id.clone(), reserved, clean: false, synced, ends: ends.clone() };
         mark.write(&*disk, dir)?;
         let mut ticks = Ticks::new(floor, reserved, ends.len());
         Ok(Core {
@@ -124,19 +104,8 @@ impl<E: Event> Core<E> {
             durability: options.durability,
             execution: options.execution,
             contents: Arc::new(Contents::new(partitions, ticks.frontier())),
-            lanes: ends
-                .iter()
-                .enumerate()
-                .map(|(number, end)| Mutex::new(Lane::new(Partition(number as u32), *end)))
-                .collect(),
-            state: Mutex::new(State {
-                ticks,
-                durable: ends,
-                full: VecDeque::new(),
-                failure: None,
-                phase: Phase::Running,
-                waker_next: 0,
-            }),
+            lanes: ends.iter().enumerate().map(|(number, end)| Mutex::new(Lane::new(Partition(number as u32), *end))).collect(),
+            state: Mutex::new(State { ticks, durable: ends, full: VecDeque::new(), failure: None, phase: Phase::Running, waker_next: 0 }),
             frontier_moved: Condvar::new(),
             work: Condvar::new(),
             room: Condvar::new(),
@@ -180,9 +149,7 @@ impl<E: Event> Core<E> {
 
     fn failure(&self, state: &State) -> Option<LogError> {
         match &state.failure {
-            Some(cause) => Some(LogError::Stopped {
-                cause: cause.clone(),
-            }),
+            Some(cause) => Some(LogError::Stopped { cause: cause.clone() }),
             None if state.phase == Phase::Running => None,
             None => Some(LogError::Closed),
         }
@@ -239,9 +206,7 @@ impl<E: Event> Core<E> {
 
     /// Makes a group readable.
     pub fn publish(&self, partition: Partition, first: Offset, rows: Arc<Rows<E>>, bytes: u64) {
-        self.contents
-            .change(partition.index())
-            .publish(first, rows, bytes);
+        self.contents.change(partition.index()).publish(first, rows, bytes);
     }
 
     /// A published group is written; the frontier may pass it.
@@ -289,10 +254,7 @@ impl<E: Event> Core<E> {
             if left.is_zero() {
                 break;
             }
-            (state, _) = self
-                .frontier_moved
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner);
+            (state, _) = self.frontier_moved.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
         }
         let failure = self.failure(&state);
         drop(state);
@@ -310,10 +272,7 @@ impl<E: Event> Core<E> {
             if let Some(error) = self.failure(&state) {
                 return Err(error);
             }
-            state = self
-                .room
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         Ok(())
     }
@@ -332,10 +291,7 @@ impl<E: Event> Core<E> {
                 return;
             }
             if !state.ticks.reserve_is_low() {
-                state = self
-                    .work
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
             drop(state);
@@ -355,10 +311,7 @@ impl<E: Event> Core<E> {
                 if state.phase == Phase::Closing {
                     return;
                 }
-                state = self
-                    .work
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             drop(state);
@@ -394,31 +347,14 @@ impl<E: Event> Core<E> {
     fn try_seal(&self, partition: Partition, first: Offset) -> Result<(), LogError> {
         let dir = self.partition_dir(partition);
         let segments = self.contents.segments(partition.index());
-        let blocks = segments
-            .open
-            .first()
-            .map(|open| open.blocks.clone())
-            .unwrap_or_default();
+        let blocks = segments.open.first().map(|open| open.blocks.clone()).unwrap_or_default();
         drop(segments);
-        let sealed = seal(
-            &*self.disk,
-            &dir,
-            SegmentId {
-                log: self.log_id,
-                partition,
-                first,
-            },
-            &blocks,
-            self.block_events_max,
-        )?;
+        let sealed = seal(&*self.disk, &dir, SegmentId { log: self.log_id, partition, first }, &blocks, self.block_events_max)?;
         let end = sealed.end;
-        self.contents
-            .change(partition.index())
-            .replace_oldest(Sealed::new(sealed));
+        self.contents.change(partition.index()).replace_oldest(Sealed::new(sealed));
         reach(Step::SealBeforeRemove);
         let active = dir.join(active_name(first));
-        uninterrupted(|| self.disk.remove(&active))
-            .map_err(|error| LogError::storage("remove", &active, error))?;
+        uninterrupted(|| self.disk.remove(&active)).map_err(|error| LogError::storage("remove", &active, error))?;
         reach(Step::SealAfterRemove);
         let mut state = lock(&self.state);
         state.full.pop_front();
@@ -453,13 +389,7 @@ impl<E: Event> Core<E> {
 
     fn mark(&self, reserved: Tick, state: &State) -> Mark {
         let synced = self.durability == Durability::Sync;
-        Mark {
-            log_id: self.meta.log_id.clone(),
-            reserved,
-            clean: false,
-            synced,
-            ends: state.durable.clone(),
-        }
+        Mark { log_id: self.meta.log_id.clone(), reserved, clean: false, synced, ends: state.durable.clone() }
     }
 
     /// The last step of a clean stop, after all threads have ended.
@@ -476,11 +406,7 @@ impl<E: Event> Core<E> {
         let mut state = lock(&self.state);
         // Nothing is given out any more, so the floor itself is the smallest tick a restart may use.
         let reserved = state.ticks.floor().max(state.ticks.frontier());
-        let mark = Mark {
-            clean: true,
-            ends,
-            ..self.mark(reserved, &state)
-        };
+        let mark = Mark { clean: true, ends, ..self.mark(reserved, &state) };
         drop(state);
         mark.write(&*self.disk, &self.dir)
     }

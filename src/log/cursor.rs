@@ -20,23 +20,12 @@ pub struct Cursor<E: Event> {
 
 impl<E: Event> Cursor<E> {
     pub(crate) fn new(contents: Arc<Contents<E>>, from: Tick) -> Self {
-        let next = contents
-            .all()
-            .map(|segments| segments.start(from))
-            .collect();
-        Cursor {
-            contents,
-            from,
-            next,
-            complete: Tick::ZERO,
-        }
+        let next = contents.all().map(|segments| segments.start(from)).collect();
+        Cursor { contents, from, next, complete: Tick::ZERO }
     }
 
     /// The next block, cut to what was asked for. `None` means nothing more right now: call again after a wake.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "a cursor goes on after `None` and can fail"
-    )]
+    #[expect(clippy::should_implement_trait, reason = "a cursor goes on after `None` and can fail")]
     pub fn next(&mut self) -> Result<Option<Block<E>>, LogError> {
         loop {
             // The frontier is read before the partitions: whatever is below it is already there to be found.
@@ -49,30 +38,21 @@ impl<E: Event> Cursor<E> {
                 let tick = located.first_tick();
                 match &oldest {
                     Some((.., first)) if *first <= tick => others = others.min(tick),
-                    _ => {
-                        others = oldest
-                            .replace((partition, located, tick))
-                            .map_or(others, |(.., tick)| others.min(tick))
-                    }
+                    _ => others = oldest.replace((partition, located, tick)).map_or(others, |(.., tick)| others.min(tick)),
                 }
             }
             let Some((partition, located, _)) = oldest else {
                 self.complete = self.complete.max(frontier);
                 return Ok(None);
             };
-            let block = located
-                .read()?
-                .slice_from(self.next[partition])
-                .slice_ticks(self.from..Tick::MAX);
+            let block = located.read()?.slice_from(self.next[partition]).slice_ticks(self.from..Tick::MAX);
             let end = block.end_offset();
             self.next[partition] = located_end(&located).max(end);
             if block.is_empty() {
                 continue;
             }
             // More events of the block's last tick may follow in its own partition.
-            self.complete = self
-                .complete
-                .max(frontier.min(others).min(block.last_tick()));
+            self.complete = self.complete.max(frontier.min(others).min(block.last_tick()));
             return Ok(Some(block));
         }
     }
@@ -84,10 +64,7 @@ impl<E: Event> Cursor<E> {
 
     /// The next offset in each partition.
     pub fn position(&self) -> impl Iterator<Item = (Partition, Offset)> + '_ {
-        self.next
-            .iter()
-            .enumerate()
-            .map(|(number, offset)| (Partition(number as u32), *offset))
+        self.next.iter().enumerate().map(|(number, offset)| (Partition(number as u32), *offset))
     }
 }
 

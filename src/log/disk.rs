@@ -88,12 +88,7 @@ pub(crate) fn uninterrupted<T>(mut operation: impl FnMut() -> io::Result<T>) -> 
 
 /// Writes a small file so that a crash leaves the old or the new content, never a mixture: temporary name, sync, rename,
 /// sync of the directory.
-pub(crate) fn replace(
-    disk: &dyn Disk,
-    dir: &Path,
-    name: &str,
-    content: &[u8],
-) -> Result<(), LogError> {
+pub(crate) fn replace(disk: &dyn Disk, dir: &Path, name: &str, content: &[u8]) -> Result<(), LogError> {
     let path = dir.join(name);
     let temporary = dir.join(format!("{name}.tmp"));
     match uninterrupted(|| disk.remove(&temporary)) {
@@ -102,17 +97,12 @@ pub(crate) fn replace(
         }
         _ => {}
     }
-    let mut file = uninterrupted(|| disk.create(&temporary))
-        .map_err(|error| LogError::storage("create", &temporary, error))?;
-    append_all(&mut *file, content)
-        .map_err(|error| LogError::storage("write", &temporary, error))?;
-    file.sync()
-        .map_err(|error| LogError::storage("sync", &temporary, error))?;
+    let mut file = uninterrupted(|| disk.create(&temporary)).map_err(|error| LogError::storage("create", &temporary, error))?;
+    append_all(&mut *file, content).map_err(|error| LogError::storage("write", &temporary, error))?;
+    file.sync().map_err(|error| LogError::storage("sync", &temporary, error))?;
     drop(file);
-    uninterrupted(|| disk.rename(&temporary, &path))
-        .map_err(|error| LogError::storage("rename", &temporary, error))?;
-    disk.sync_dir(dir)
-        .map_err(|error| LogError::storage("sync", dir, error))
+    uninterrupted(|| disk.rename(&temporary, &path)).map_err(|error| LogError::storage("rename", &temporary, error))?;
+    disk.sync_dir(dir).map_err(|error| LogError::storage("sync", dir, error))
 }
 
 /// The file system of the machine.
@@ -145,21 +135,13 @@ impl Disk for RealDisk {
                     kind if kind.is_dir() => EntryKind::Directory,
                     _ => EntryKind::Other,
                 };
-                Ok(Entry {
-                    name: entry.file_name(),
-                    kind,
-                })
+                Ok(Entry { name: entry.file_name(), kind })
             })
             .collect()
     }
 
     fn create(&self, file: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(RealFile(
-            OpenOptions::new()
-                .append(true)
-                .create_new(true)
-                .open(file)?,
-        )))
+        Ok(Box::new(RealFile(OpenOptions::new().append(true).create_new(true).open(file)?)))
     }
 
     fn read(&self, file: &Path) -> io::Result<Vec<u8>> {
@@ -189,12 +171,7 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<LockGuard> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
             Ok(()) => {
                 file.set_len(0)?;
@@ -204,10 +181,7 @@ impl Disk for RealDisk {
             Err(fs::TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 file.read_to_string(&mut holder)?;
-                Err(io::Error::new(
-                    ErrorKind::WouldBlock,
-                    holder.trim().to_string(),
-                ))
+                Err(io::Error::new(ErrorKind::WouldBlock, holder.trim().to_string()))
             }
             Err(fs::TryLockError::Error(error)) => Err(error),
         }

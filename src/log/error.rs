@@ -92,9 +92,7 @@ pub enum LogError {
         path: PathBuf,
     },
     /// An earlier failure stopped the log: what is on disk is unknown until it is opened again.
-    #[error(
-        "the log stopped after a failure: {cause}\n  hint: start again; what was acknowledged is safe"
-    )]
+    #[error("the log stopped after a failure: {cause}\n  hint: start again; what was acknowledged is safe")]
     Stopped {
         /// The first failure.
         cause: String,
@@ -138,17 +136,9 @@ pub struct Damage {
 
 impl std::fmt::Display for Damage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let name = self
-            .file
-            .file_name()
-            .map(|name| name.to_string_lossy())
-            .unwrap_or_default();
+        let name = self.file.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
         match self.partition {
-            Some(partition) => write!(
-                f,
-                "segment {name} of partition {partition} is damaged at byte {}: {}",
-                self.byte, self.what
-            )?,
+            Some(partition) => write!(f, "segment {name} of partition {partition} is damaged at byte {}: {}", self.byte, self.what)?,
             None => write!(f, "{name} is damaged at byte {}: {}", self.byte, self.what)?,
         }
         write!(f, "\n  hint: `log verify DIR` lists all damage")?;
@@ -182,25 +172,15 @@ impl LogError {
     pub(crate) fn storage(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();
         match source.kind() {
-            io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::FileTooLarge => LogError::OutOfSpace { action, path },
-            _ => LogError::Storage {
-                action,
-                path,
-                source: Arc::new(source),
-            },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                LogError::OutOfSpace { action, path }
+            }
+            _ => LogError::Storage { action, path, source: Arc::new(source) },
         }
     }
 
     /// Damage in a file that belongs to no partition.
     pub(crate) fn damaged_file(file: &Path, byte: u64, what: impl Into<String>) -> Self {
-        LogError::Damaged(Damage {
-            partition: None,
-            file: file.to_path_buf(),
-            byte,
-            what: what.into(),
-            intact_before: None,
-        })
+        LogError::Damaged(Damage { partition: None, file: file.to_path_buf(), byte, what: what.into(), intact_before: None })
     }
 }

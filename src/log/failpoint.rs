@@ -101,8 +101,7 @@ pub(crate) fn reach(step: Step) {
         return;
     };
     if name == step.name() && REACHED.fetch_add(1, Ordering::Relaxed) + 1 == *count {
-        let _ =
-            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
 }
 

@@ -76,10 +76,7 @@ struct State {
 impl FaultDisk {
     /// A disk without faults.
     pub fn new(inner: Arc<dyn Disk>) -> Self {
-        FaultDisk {
-            inner,
-            state: Arc::default(),
-        }
+        FaultDisk { inner, state: Arc::default() }
     }
 
     /// Adds a fault; counting begins now.
@@ -95,9 +92,7 @@ impl FaultDisk {
     /// How many operations of this kind were tried on files whose path contains `part`.
     pub fn count(&self, operation: Operation, part: &str) -> usize {
         let seen = self.seen();
-        seen.iter()
-            .filter(|(tried, path)| *tried == operation && path.to_string_lossy().contains(part))
-            .count()
+        seen.iter().filter(|(tried, path)| *tried == operation && path.to_string_lossy().contains(part)).count()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -149,50 +144,30 @@ impl DiskFile for FaultFile {
         match self.disk.effect(Operation::Append, &self.path) {
             None => self.inner.append(bytes),
             Some(Effect::FailBefore(errno)) => Err(io::Error::from_raw_os_error(errno)),
-            Some(Effect::FailAfter(errno)) => self
-                .inner
-                .append(bytes)
-                .and(Err(io::Error::from_raw_os_error(errno))),
-            Some(Effect::Short(bytes_max)) => {
-                self.inner.append(&bytes[..bytes.len().min(bytes_max)])
-            }
+            Some(Effect::FailAfter(errno)) => self.inner.append(bytes).and(Err(io::Error::from_raw_os_error(errno))),
+            Some(Effect::Short(bytes_max)) => self.inner.append(&bytes[..bytes.len().min(bytes_max)]),
             Some(Effect::Lie) => Ok(bytes.len()),
         }
     }
 
     fn sync(&mut self) -> io::Result<()> {
         let inner = &mut self.inner;
-        self.disk
-            .run(Operation::Sync, &self.path, || Some(()), || inner.sync())
+        self.disk.run(Operation::Sync, &self.path, || Some(()), || inner.sync())
     }
 }
 
 impl Disk for FaultDisk {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.run(
-            Operation::CreateDir,
-            dir,
-            || Some(()),
-            || self.inner.create_dir(dir),
-        )
+        self.run(Operation::CreateDir, dir, || Some(()), || self.inner.create_dir(dir))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        self.run(
-            Operation::List,
-            dir,
-            || Some(Vec::new()),
-            || self.inner.list(dir),
-        )
+        self.run(Operation::List, dir, || Some(Vec::new()), || self.inner.list(dir))
     }
 
     fn create(&self, file: &Path) -> io::Result<Box<dyn DiskFile>> {
         let inner = self.run(Operation::Create, file, || None, || self.inner.create(file))?;
-        Ok(Box::new(FaultFile {
-            disk: self.clone(),
-            path: file.to_path_buf(),
-            inner,
-        }))
+        Ok(Box::new(FaultFile { disk: self.clone(), path: file.to_path_buf(), inner }))
     }
 
     fn read(&self, file: &Path) -> io::Result<Vec<u8>> {
@@ -204,30 +179,15 @@ impl Disk for FaultDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.run(
-            Operation::Rename,
-            to,
-            || Some(()),
-            || self.inner.rename(from, to),
-        )
+        self.run(Operation::Rename, to, || Some(()), || self.inner.rename(from, to))
     }
 
     fn remove(&self, file: &Path) -> io::Result<()> {
-        self.run(
-            Operation::Remove,
-            file,
-            || Some(()),
-            || self.inner.remove(file),
-        )
+        self.run(Operation::Remove, file, || Some(()), || self.inner.remove(file))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.run(
-            Operation::SyncDir,
-            dir,
-            || Some(()),
-            || self.inner.sync_dir(dir),
-        )
+        self.run(Operation::SyncDir, dir, || Some(()), || self.inner.sync_dir(dir))
     }
 
     fn lock(&self, file: &Path) -> io::Result<LockGuard> {

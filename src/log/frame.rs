@@ -96,19 +96,12 @@ pub(crate) struct Flaw {
 
 impl Flaw {
     pub fn new(at: u64, what: impl Into<String>) -> Self {
-        Flaw {
-            at,
-            what: what.into(),
-            newer: None,
-        }
+        Flaw { at, what: what.into(), newer: None }
     }
 
     /// The same flaw in bytes that start at `base`.
     pub fn moved(self, base: u64) -> Self {
-        Flaw {
-            at: self.at + base,
-            ..self
-        }
+        Flaw { at: self.at + base, ..self }
     }
 }
 
@@ -133,33 +126,20 @@ pub(crate) fn log_id_at(bytes: &[u8], at: usize) -> LogId {
 /// Checks the parts that headers and footers share: magic at 0, version at 4, CRC32C of what precedes it at 92.
 pub(crate) fn check_envelope(bytes: &[u8], magic: &[u8; 4]) -> Result<(), Flaw> {
     if bytes.len() < HEADER_BYTES {
-        return Err(Flaw::new(
-            0,
-            format!("{} bytes, expected {HEADER_BYTES}", bytes.len()),
-        ));
+        return Err(Flaw::new(0, format!("{} bytes, expected {HEADER_BYTES}", bytes.len())));
     }
     if &bytes[..4] != magic {
         let (found, expected) = (u32_at(bytes, 0), u32::from_le_bytes(*magic));
-        return Err(Flaw::new(
-            0,
-            format!("magic {found:08x}, expected {expected:08x}"),
-        ));
+        return Err(Flaw::new(0, format!("magic {found:08x}, expected {expected:08x}")));
     }
     let (found, expected) = (u32_at(bytes, 92), crc32c::crc32c(&bytes[..92]));
     if found != expected {
-        return Err(Flaw::new(
-            0,
-            format!("header checksum {found:08x}, expected {expected:08x}"),
-        ));
+        return Err(Flaw::new(0, format!("header checksum {found:08x}, expected {expected:08x}")));
     }
     let version = u32::from(u16_at(bytes, 4));
     if version > FORMAT {
         let what = format!("format version {version}, this is version {FORMAT}");
-        return Err(Flaw {
-            at: 4,
-            what,
-            newer: Some(version.into()),
-        });
+        return Err(Flaw { at: 4, what, newer: Some(version.into()) });
     }
     Ok(())
 }
@@ -186,11 +166,7 @@ impl Header {
     pub fn decode(bytes: &[u8]) -> Result<Header, Flaw> {
         check_envelope(bytes, MAGIC)?;
         let header = Header {
-            segment: SegmentId {
-                log: log_id_at(bytes, 8),
-                partition: Partition(u32_at(bytes, 24)),
-                first: Offset(u64_at(bytes, 32)),
-            },
+            segment: SegmentId { log: log_id_at(bytes, 8), partition: Partition(u32_at(bytes, 24)), first: Offset(u64_at(bytes, 32)) },
             first_offset: Offset(u64_at(bytes, 40)),
             events: u32_at(bytes, 28),
             first_tick: Tick(u64_at(bytes, 48)),
@@ -198,16 +174,10 @@ impl Header {
             body_bytes: u64_at(bytes, 80),
             body_crc: u32_at(bytes, 88),
         };
-        if !header.body_bytes.is_multiple_of(8)
-            || header.events == 0
-            || header.last_tick < header.first_tick
-        {
+        if !header.body_bytes.is_multiple_of(8) || header.events == 0 || header.last_tick < header.first_tick {
             return Err(Flaw::new(
                 28,
-                format!(
-                    "{} events, {} bytes, ticks {}..={}",
-                    header.events, header.body_bytes, header.first_tick, header.last_tick
-                ),
+                format!("{} events, {} bytes, ticks {}..={}", header.events, header.body_bytes, header.first_tick, header.last_tick),
             ));
         }
         Ok(header)
@@ -251,28 +221,16 @@ pub(crate) fn read_frame(bytes: &[u8], place: Place) -> Result<Header, Flaw> {
         return Err(Flaw::new(8, what));
     }
     if header.first_tick < place.tick {
-        return Err(Flaw::new(
-            48,
-            format!("tick {} after tick {}", header.first_tick, place.tick),
-        ));
+        return Err(Flaw::new(48, format!("tick {} after tick {}", header.first_tick, place.tick)));
     }
     let available = bytes.len() as u64 - HEADER_BYTES as u64;
     if header.body_bytes > available {
-        return Err(Flaw::new(
-            80,
-            format!(
-                "a body of {} bytes, of which {available} are there",
-                header.body_bytes
-            ),
-        ));
+        return Err(Flaw::new(80, format!("a body of {} bytes, of which {available} are there", header.body_bytes)));
     }
     let body = &bytes[HEADER_BYTES..HEADER_BYTES + header.body_bytes as usize];
     let found = crc32c::crc32c(body);
     if found != header.body_crc {
-        return Err(Flaw::new(
-            HEADER_BYTES as u64,
-            format!("checksum {found:08x}, expected {:08x}", header.body_crc),
-        ));
+        return Err(Flaw::new(HEADER_BYTES as u64, format!("checksum {found:08x}, expected {:08x}", header.body_crc)));
     }
     Ok(header)
 }
@@ -294,26 +252,12 @@ pub(crate) struct Scan {
 
 /// Reads an active segment from the front until a frame is bad.
 pub(crate) fn scan(bytes: &[u8], segment: SegmentId, tick: Tick) -> Scan {
-    let mut place = Place {
-        segment,
-        next: segment.first,
-        tick,
-    };
-    let mut scan = Scan {
-        frames: Vec::new(),
-        end: segment.first,
-        flaw: None,
-        valid_bytes: 0,
-        later_frame: false,
-    };
+    let mut place = Place { segment, next: segment.first, tick };
+    let mut scan = Scan { frames: Vec::new(), end: segment.first, flaw: None, valid_bytes: 0, later_frame: false };
     while scan.valid_bytes < bytes.len() {
         match read_frame(&bytes[scan.valid_bytes..], place) {
             Ok(header) => {
-                place = Place {
-                    next: header.end(),
-                    tick: header.last_tick,
-                    ..place
-                };
+                place = Place { next: header.end(), tick: header.last_tick, ..place };
                 let position = scan.valid_bytes;
                 scan.valid_bytes += header.frame_bytes() as usize;
                 scan.end = header.end();
@@ -331,20 +275,10 @@ pub(crate) fn scan(bytes: &[u8], segment: SegmentId, tick: Tick) -> Scan {
 
 fn has_later_frame(bytes: &[u8], place: Place) -> bool {
     // Frames stand at multiples of 8 from the front, and only whole ones precede these bytes.
-    (8..bytes.len().saturating_sub(HEADER_BYTES))
-        .step_by(8)
-        .any(|at| {
-            Header::decode(&bytes[at..]).is_ok_and(|header| {
-                header.first_offset >= place.next
-                    && read_frame(
-                        &bytes[at..],
-                        Place {
-                            next: header.first_offset,
-                            tick: Tick::ZERO,
-                            ..place
-                        },
-                    )
-                    .is_ok()
-            })
+    (8..bytes.len().saturating_sub(HEADER_BYTES)).step_by(8).any(|at| {
+        Header::decode(&bytes[at..]).is_ok_and(|header| {
+            header.first_offset >= place.next
+                && read_frame(&bytes[at..], Place { next: header.first_offset, tick: Tick::ZERO, ..place }).is_ok()
         })
+    })
 }

@@ -55,9 +55,7 @@ pub struct Log<E: Event> {
 
 impl<E: Event> Clone for Log<E> {
     fn clone(&self) -> Self {
-        Log {
-            handle: Arc::clone(&self.handle),
-        }
+        Log { handle: Arc::clone(&self.handle) }
     }
 }
 
@@ -92,15 +90,9 @@ impl Drop for WakerGuard {
 impl<E: Event> Log<E> {
     /// Opens the log in `dir`, creating it when the directory is absent or empty. Takes the log's lock and recovers from
     /// whatever stopped the log before.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        clock: Arc<dyn Clock>,
-        dir: &Path,
-        options: LogOptions,
-    ) -> Result<Self, LogError> {
+    pub fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, dir: &Path, options: LogOptions) -> Result<Self, LogError> {
         look(&*disk, dir)?; // a directory of something else is left as it is
-        uninterrupted(|| disk.create_dir(dir))
-            .map_err(|error| LogError::storage("create", dir, error))?;
+        uninterrupted(|| disk.create_dir(dir)).map_err(|error| LogError::storage("create", dir, error))?;
         let guard = take_lock(&*disk, dir)?;
         let meta = match look(&*disk, dir)? {
             Found::Log => Meta::read(&*disk, dir)?,
@@ -110,16 +102,9 @@ impl<E: Event> Log<E> {
     }
 
     /// Opens the log in `dir`; an error when there is none.
-    pub fn open_existing(
-        disk: Arc<dyn Disk>,
-        clock: Arc<dyn Clock>,
-        dir: &Path,
-        options: LogOptions,
-    ) -> Result<Self, LogError> {
+    pub fn open_existing(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, dir: &Path, options: LogOptions) -> Result<Self, LogError> {
         let Found::Log = look(&*disk, dir)? else {
-            return Err(LogError::NoLog {
-                dir: dir.to_path_buf(),
-            });
+            return Err(LogError::NoLog { dir: dir.to_path_buf() });
         };
         let guard = take_lock(&*disk, dir)?;
         let meta = Meta::read(&*disk, dir)?;
@@ -136,25 +121,12 @@ impl<E: Event> Log<E> {
     ) -> Result<Self, LogError> {
         meta.check::<E>(dir)?;
         let core = Arc::new(Core::recover(disk, clock, dir, &options, meta)?);
-        let mut threads = Threads {
-            writers: Vec::new(),
-            keepers: Vec::new(),
-            lock: Some(guard),
-        };
+        let mut threads = Threads { writers: Vec::new(), keepers: Vec::new(), lock: Some(guard) };
         let mut queues = Vec::new();
         if options.execution == Execution::Threads {
-            queues = threads
-                .spawn(&core)
-                .inspect_err(|_| core.enter(Phase::Closed))?;
+            queues = threads.spawn(&core).inspect_err(|_| core.enter(Phase::Closed))?;
         }
-        Ok(Log {
-            handle: Arc::new(Handle {
-                core,
-                queues,
-                threads: Mutex::new(threads),
-                next_partition: AtomicUsize::new(0),
-            }),
-        })
+        Ok(Log { handle: Arc::new(Handle { core, queues, threads: Mutex::new(threads), next_partition: AtomicUsize::new(0) }) })
     }
 
     /// Appends a batch, all or nothing, with one tick, to a partition of the log's choice. Returns when it is as durable as
@@ -170,36 +142,21 @@ impl<E: Event> Log<E> {
     /// When the log has no such partition.
     pub fn append_to(&self, partition: Partition, events: Vec<E>) -> Result<Ack, LogError> {
         let answer = self.submit(partition, <E as Columnar>::as_columns(events.iter()))?;
-        answer
-            .recv()
-            .unwrap_or_else(|_| Err(self.handle.core.why_stopped()))
+        answer.recv().unwrap_or_else(|_| Err(self.handle.core.why_stopped()))
     }
 
     /// Hands rows to the partition's writer; waits when its queue is full.
-    pub(crate) fn submit(
-        &self,
-        partition: Partition,
-        columns: ContainerOf<E>,
-    ) -> Result<Receiver<Result<Ack, LogError>>, LogError> {
+    pub(crate) fn submit(&self, partition: Partition, columns: ContainerOf<E>) -> Result<Receiver<Result<Ack, LogError>>, LogError> {
         let (events, bytes) = (columns.len(), indexed::length_in_bytes(&columns.borrow()));
         if events == 0 {
             return Err(LogError::Empty);
         }
         if events > APPEND_EVENTS_MAX || bytes > APPEND_BYTES_MAX {
-            return Err(LogError::TooLarge {
-                events,
-                bytes,
-                events_max: APPEND_EVENTS_MAX,
-                bytes_max: APPEND_BYTES_MAX,
-            });
+            return Err(LogError::TooLarge { events, bytes, events_max: APPEND_EVENTS_MAX, bytes_max: APPEND_BYTES_MAX });
         }
         let core = &self.handle.core;
         let (reply, answer) = bounded(1);
-        let job = Job {
-            columns,
-            bytes,
-            reply,
-        };
+        let job = Job { columns, bytes, reply };
         match core.execution {
             Execution::Inline => {
                 lock(&core.lanes[partition.index()]).commit(core, vec![job]);
@@ -207,9 +164,7 @@ impl<E: Event> Log<E> {
             }
             Execution::Threads => {
                 core.check_running()?;
-                self.handle.queues[partition.index()]
-                    .send(Message::Append(job))
-                    .map_err(|_| core.why_stopped())?;
+                self.handle.queues[partition.index()].send(Message::Append(job)).map_err(|_| core.why_stopped())?;
             }
         }
         Ok(answer)
@@ -240,9 +195,7 @@ impl<E: Event> Log<E> {
                 core.unregister_waker(key);
             }
         };
-        WakerGuard {
-            unregister: Some(Box::new(unregister)),
-        }
+        WakerGuard { unregister: Some(Box::new(unregister)) }
     }
 
     /// Reads all partitions from tick `from`.
@@ -277,45 +230,21 @@ impl<E: Event> Log<E> {
 
     /// Counts of segments, bytes and events.
     pub fn stats(&self) -> LogStats {
-        let partitions = self
-            .handle
-            .core
-            .contents
-            .all()
-            .enumerate()
-            .map(|(number, segments)| {
-                let ticks = segments
-                    .sealed
-                    .iter()
-                    .map(|sealed| (sealed.file.first_tick, sealed.file.last_tick));
-                let open_ticks = segments
-                    .open
-                    .iter()
-                    .flat_map(|open| &open.blocks)
-                    .map(|rows| (rows.first_tick(), rows.last_tick()));
-                let bytes = segments
-                    .sealed
-                    .iter()
-                    .map(|sealed| sealed.file.bytes.len() as u64)
-                    .sum::<u64>();
-                PartitionStats {
-                    partition: Partition(number as u32),
-                    segments: (segments.sealed.len() + segments.open.len()) as u64,
-                    segments_sealed: segments.sealed.len() as u64,
-                    bytes: bytes + segments.open.iter().map(|open| open.bytes).sum::<u64>(),
-                    events: segments.end.0,
-                    first_tick: ticks
-                        .clone()
-                        .chain(open_ticks.clone())
-                        .next()
-                        .map(|(first, _)| first),
-                    last_tick: ticks.chain(open_ticks).last().map(|(_, last)| last),
-                }
-            });
-        LogStats {
-            partitions: partitions.collect(),
-            frontier: self.frontier(),
-        }
+        let partitions = self.handle.core.contents.all().enumerate().map(|(number, segments)| {
+            let ticks = segments.sealed.iter().map(|sealed| (sealed.file.first_tick, sealed.file.last_tick));
+            let open_ticks = segments.open.iter().flat_map(|open| &open.blocks).map(|rows| (rows.first_tick(), rows.last_tick()));
+            let bytes = segments.sealed.iter().map(|sealed| sealed.file.bytes.len() as u64).sum::<u64>();
+            PartitionStats {
+                partition: Partition(number as u32),
+                segments: (segments.sealed.len() + segments.open.len()) as u64,
+                segments_sealed: segments.sealed.len() as u64,
+                bytes: bytes + segments.open.iter().map(|open| open.bytes).sum::<u64>(),
+                events: segments.end.0,
+                first_tick: ticks.clone().chain(open_ticks.clone()).next().map(|(first, _)| first),
+                last_tick: ticks.chain(open_ticks).last().map(|(_, last)| last),
+            }
+        });
+        LogStats { partitions: partitions.collect(), frontier: self.frontier() }
     }
 
     /// Stops cleanly: writes what is queued, syncs, and notes that nothing is missing. Other clones then get
@@ -328,10 +257,7 @@ impl<E: Event> Log<E> {
 fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<LockGuard, LogError> {
     let path = dir.join(LOCK_NAME);
     uninterrupted(|| disk.lock(&path)).map_err(|error| match error.kind() {
-        ErrorKind::WouldBlock => LogError::InUse {
-            dir: dir.to_path_buf(),
-            pid: error.to_string(),
-        },
+        ErrorKind::WouldBlock => LogError::InUse { dir: dir.to_path_buf(), pid: error.to_string() },
         _ => LogError::storage("lock", &path, error),
     })
 }
@@ -340,10 +266,7 @@ fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<LockGuard, LogError> {
 type Body<E> = Box<dyn FnOnce(&Core<E>) + Send>;
 
 impl Threads {
-    fn spawn<E: Event>(
-        &mut self,
-        core: &Arc<Core<E>>,
-    ) -> Result<Vec<Sender<Message<E>>>, LogError> {
+    fn spawn<E: Event>(&mut self, core: &Arc<Core<E>>) -> Result<Vec<Sender<Message<E>>>, LogError> {
         let spawn = |name: String, body: Body<E>| {
             let thread_core = Arc::clone(core);
             let builder = std::thread::Builder::new().name(name);
@@ -362,22 +285,17 @@ impl Threads {
             let (sender, receiver) = bounded(QUEUE_APPENDS_MAX);
             queues.push(sender);
             let serve = move |core: &Core<E>| lock(&core.lanes[number]).serve(core, &receiver);
-            self.writers
-                .push(spawn(format!("log-writer-{number}"), Box::new(serve))?);
+            self.writers.push(spawn(format!("log-writer-{number}"), Box::new(serve))?);
         }
-        self.keepers
-            .push(spawn("log-mark".to_string(), Box::new(Core::keep_mark))?);
-        self.keepers
-            .push(spawn("log-seal".to_string(), Box::new(Core::keep_sealing))?);
+        self.keepers.push(spawn("log-mark".to_string(), Box::new(Core::keep_mark))?);
+        self.keepers.push(spawn("log-seal".to_string(), Box::new(Core::keep_sealing))?);
         Ok(queues)
     }
 }
 
 impl<E: Event> Handle<E> {
     fn next_partition(&self) -> Partition {
-        Partition(
-            (self.next_partition.fetch_add(1, Ordering::Relaxed) % self.core.lanes.len()) as u32,
-        )
+        Partition((self.next_partition.fetch_add(1, Ordering::Relaxed) % self.core.lanes.len()) as u32)
     }
 
     /// Ends the threads. Writers first finish what is queued.
@@ -407,14 +325,7 @@ impl<E: Event> Handle<E> {
 
 impl<E: Event> Drop for Handle<E> {
     fn drop(&mut self) {
-        let mut threads = std::mem::replace(
-            &mut *lock(&self.threads),
-            Threads {
-                writers: Vec::new(),
-                keepers: Vec::new(),
-                lock: None,
-            },
-        );
+        let mut threads = std::mem::replace(&mut *lock(&self.threads), Threads { writers: Vec::new(), keepers: Vec::new(), lock: None });
         self.end_threads(&mut threads, Phase::Closed);
     }
 }

@@ -22,8 +22,7 @@ enum Owner {
 impl Bytes {
     /// Maps a whole file. The file must be a sealed segment: nobody writes to it any more.
     pub fn map(file: &File) -> io::Result<Bytes> {
-        let len = usize::try_from(file.metadata()?.len())
-            .map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        let len = usize::try_from(file.metadata()?.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         if len == 0 {
             return Ok(Bytes::copy(&[])); // a mapping of no bytes is an error to the system
         }
@@ -33,10 +32,7 @@ impl Bytes {
         // behind our back can crash this process (SIGBUS) as with every mapped file; README says so. No reference to
         // a type with invalid bit patterns is made from these bytes: only `u8` and, through checked casts, integers.
         let map = unsafe { memmap2::Mmap::map(file)? };
-        Ok(Bytes {
-            owner: Owner::Map(Arc::new(map)),
-            range: 0..len,
-        })
+        Ok(Bytes { owner: Owner::Map(Arc::new(map)), range: 0..len })
     }
 
     /// A copy of `bytes` on an 8-byte boundary.
@@ -49,22 +45,14 @@ impl Bytes {
                 u64::from_ne_bytes(word)
             })
             .collect();
-        Bytes {
-            owner: Owner::Words(words),
-            range: 0..bytes.len(),
-        }
+        Bytes { owner: Owner::Words(words), range: 0..bytes.len() }
     }
 
     /// A part of these bytes, sharing them. `None` when the part is not inside, or does not start on an 8-byte boundary.
     pub fn part(&self, range: Range<usize>) -> Option<Bytes> {
-        let inside = range.start <= range.end
-            && range.end <= self.range.len()
-            && range.start.is_multiple_of(8);
+        let inside = range.start <= range.end && range.end <= self.range.len() && range.start.is_multiple_of(8);
         let start = self.range.start;
-        inside.then(|| Bytes {
-            owner: self.owner.clone(),
-            range: start + range.start..start + range.end,
-        })
+        inside.then(|| Bytes { owner: self.owner.clone(), range: start + range.start..start + range.end })
     }
 }
 
@@ -75,9 +63,7 @@ impl Deref for Bytes {
     fn deref(&self) -> &[u8] {
         match &self.owner {
             Owner::Map(map) => &map[self.range.clone()],
-            Owner::Words(words) => {
-                &columnar::bytemuck::cast_slice::<u64, u8>(words)[self.range.clone()]
-            }
+            Owner::Words(words) => &columnar::bytemuck::cast_slice::<u64, u8>(words)[self.range.clone()],
         }
     }
 }

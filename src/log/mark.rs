@@ -50,10 +50,7 @@ impl Mark {
         let mark: Mark = document::read(disk, dir, NAME)?;
         if mark.log_id != meta.log_id || mark.ends.len() != meta.partitions as usize {
             let (found, expected) = (mark.ends.len(), meta.partitions);
-            let what = format!(
-                "the mark of log {} with {found} partitions, expected {} with {expected}",
-                mark.log_id, meta.log_id
-            );
+            let what = format!("the mark of log {} with {found} partitions, expected {} with {expected}", mark.log_id, meta.log_id);
             return Err(LogError::damaged_file(&dir.join(NAME), 0, what));
         }
         Ok(mark)
@@ -62,6 +59,5 @@ impl Mark {
 
 /// The mark to reserve, given the clock and the floor.
 pub(crate) fn reserve(now: Tick, floor: Tick) -> Tick {
-    now.plus(RESERVE_TICKS)
-        .max(floor.plus(RESERVE_BEHIND_CLOCK_TICKS))
+    now.plus(RESERVE_TICKS).max(floor.plus(RESERVE_BEHIND_CLOCK_TICKS))
 }

@@ -16,11 +16,7 @@ pub(crate) const META_NAME: &str = "log.json";
 pub(crate) const LOCK_NAME: &str = "lock";
 /// `columnar`'s layout carries no stability promise: it may change with each 0.x release.
 const CODEC: &str = "columnar-0.13";
-const ENDIANNESS: &str = if cfg!(target_endian = "little") {
-    "little"
-} else {
-    "big"
-};
+const ENDIANNESS: &str = if cfg!(target_endian = "little") { "little" } else { "big" };
 
 /// The content of `log.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,27 +52,16 @@ pub(crate) fn look(disk: &dyn Disk, dir: &Path) -> Result<Found, LogError> {
     }
     // Creation writes these names, and `log.json` after all of them.
     let ours = |name: &str| {
-        name == LOCK_NAME
-            || name == mark::NAME
-            || name
-                .strip_suffix(".tmp")
-                .is_some_and(|name| name == META_NAME || name == mark::NAME)
+        name == LOCK_NAME || name == mark::NAME || name.strip_suffix(".tmp").is_some_and(|name| name == META_NAME || name == mark::NAME)
     };
     for entry in entries {
         let name = entry.name.to_string_lossy().into_owned();
-        let partition = name.strip_prefix('p').is_some_and(|number| {
-            number.len() >= 4 && number.bytes().all(|byte| byte.is_ascii_digit())
-        });
+        let partition = name.strip_prefix('p').is_some_and(|number| number.len() >= 4 && number.bytes().all(|byte| byte.is_ascii_digit()));
         let empty_partition = entry.kind == EntryKind::Directory
             && partition
-            && uninterrupted(|| disk.list(&dir.join(&entry.name)))
-                .map_err(|error| LogError::storage("list", dir, error))?
-                .is_empty();
+            && uninterrupted(|| disk.list(&dir.join(&entry.name))).map_err(|error| LogError::storage("list", dir, error))?.is_empty();
         if !(empty_partition || entry.kind == EntryKind::File && ours(&name)) {
-            return Err(LogError::NotALog {
-                dir: dir.to_path_buf(),
-                found: name,
-            });
+            return Err(LogError::NotALog { dir: dir.to_path_buf(), found: name });
         }
     }
     Ok(Found::Nothing)
@@ -84,11 +69,7 @@ pub(crate) fn look(disk: &dyn Disk, dir: &Path) -> Result<Found, LogError> {
 
 impl Meta {
     /// Creates a log in a directory whose lock is held. `log.json` comes last: before it there is no log.
-    pub fn create<E: Event>(
-        disk: &dyn Disk,
-        dir: &Path,
-        partitions: u32,
-    ) -> Result<Meta, LogError> {
+    pub fn create<E: Event>(disk: &dyn Disk, dir: &Path, partitions: u32) -> Result<Meta, LogError> {
         let meta = Meta {
             log_id: LogId::random().to_string(),
             codec: CODEC.to_string(),
@@ -98,8 +79,7 @@ impl Meta {
         };
         for partition in (0..meta.partitions).map(Partition) {
             let path = partition_dir(dir, partition);
-            uninterrupted(|| disk.create_dir(&path))
-                .map_err(|error| LogError::storage("create", &path, error))?;
+            uninterrupted(|| disk.create_dir(&path)).map_err(|error| LogError::storage("create", &path, error))?;
         }
         let mark = Mark {
             log_id: meta.log_id.clone(),
@@ -111,8 +91,7 @@ impl Meta {
         document::write(disk, dir, mark::NAME, &mark)?;
         document::write(disk, dir, META_NAME, &meta)?;
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            disk.sync_dir(parent)
-                .map_err(|error| LogError::storage("sync", parent, error))?;
+            disk.sync_dir(parent).map_err(|error| LogError::storage("sync", parent, error))?;
         }
         Ok(meta)
     }
@@ -126,29 +105,19 @@ impl Meta {
 
     /// The id of the log.
     pub fn id(&self, dir: &Path) -> Result<LogId, LogError> {
-        LogId::parse(&self.log_id).ok_or_else(|| {
-            LogError::damaged_file(&dir.join(META_NAME), 0, format!("log id {:?}", self.log_id))
-        })
+        LogId::parse(&self.log_id).ok_or_else(|| LogError::damaged_file(&dir.join(META_NAME), 0, format!("log id {:?}", self.log_id)))
     }
 
     /// Whether this program can read the log as events of type `E`.
     pub fn check<E: Event>(&self, dir: &Path) -> Result<(), LogError> {
         let expected = EventType::of::<E>();
         if self.event != expected {
-            return Err(LogError::WrongEvent {
-                dir: dir.to_path_buf(),
-                found: self.event.to_string(),
-                expected: expected.to_string(),
-            });
+            return Err(LogError::WrongEvent { dir: dir.to_path_buf(), found: self.event.to_string(), expected: expected.to_string() });
         }
         if self.codec != CODEC || self.endianness != ENDIANNESS {
             let found = format!("{}, {} endian", self.codec, self.endianness);
             let expected = format!("{CODEC}, {ENDIANNESS} endian");
-            return Err(LogError::WrongLayout {
-                dir: dir.to_path_buf(),
-                found,
-                expected,
-            });
+            return Err(LogError::WrongLayout { dir: dir.to_path_buf(), found, expected });
         }
         Ok(())
     }

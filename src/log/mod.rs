@@ -68,10 +68,7 @@ pub use self::core::ADVANCE_WAIT_MS_MAX;
 pub use block::Block;
 pub use bulk::{BULK_FRAMES_IN_FLIGHT_MAX, BulkAck, BulkAppender};
 pub use clock::{Clock, SystemClock};
-pub use commit::{
-    APPEND_BYTES_MAX, APPEND_EVENTS_MAX, Ack, GROUP_BYTES_MAX, GROUP_EVENTS_MAX, QUEUE_APPENDS_MAX,
-    SEAL_BACKLOG_MAX,
-};
+pub use commit::{APPEND_BYTES_MAX, APPEND_EVENTS_MAX, Ack, GROUP_BYTES_MAX, GROUP_EVENTS_MAX, QUEUE_APPENDS_MAX, SEAL_BACKLOG_MAX};
 pub use cursor::Cursor;
 pub use disk::{Disk, DiskFile, Entry, EntryKind, LockGuard, RealDisk};
 pub use error::{Damage, LogError};

@@ -15,25 +15,18 @@ pub(crate) struct Contents<E: Event> {
 
 impl<E: Event> Contents<E> {
     pub fn new(partitions: Vec<Segments<E>>, frontier: Tick) -> Self {
-        Contents {
-            partitions: partitions.into_iter().map(RwLock::new).collect(),
-            frontier: AtomicU64::new(frontier.0),
-        }
+        Contents { partitions: partitions.into_iter().map(RwLock::new).collect(), frontier: AtomicU64::new(frontier.0) }
     }
 
     /// The segments of a partition, for a look-up.
     pub fn segments(&self, partition: usize) -> RwLockReadGuard<'_, Segments<E>> {
         // A panic under the lock is a bug that was reported; each change of the list is whole or not made.
-        self.partitions[partition]
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.partitions[partition].read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The segments of a partition, for a change.
     pub fn change(&self, partition: usize) -> RwLockWriteGuard<'_, Segments<E>> {
-        self.partitions[partition]
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.partitions[partition].write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The segments of all partitions, in order.
@@ -96,40 +89,24 @@ impl<E: Event> Located<E> {
 
 impl<E: Event> Segments<E> {
     pub fn new(sealed: Vec<Sealed<E>>, end: Offset) -> Self {
-        Segments {
-            sealed: sealed.into_iter().map(Arc::new).collect(),
-            open: Vec::new(),
-            end,
-        }
+        Segments { sealed: sealed.into_iter().map(Arc::new).collect(), open: Vec::new(), end }
     }
 
     /// Makes a durable block readable.
     pub fn publish(&mut self, first: Offset, rows: Arc<Rows<E>>, bytes: u64) {
         self.end = rows.end();
-        match self
-            .open
-            .last_mut()
-            .filter(|segment| segment.first == first)
-        {
+        match self.open.last_mut().filter(|segment| segment.first == first) {
             Some(segment) => {
                 segment.blocks.push(rows);
                 segment.bytes += bytes;
             }
-            None => self.open.push(OpenSegment {
-                first,
-                blocks: vec![rows],
-                bytes,
-            }),
+            None => self.open.push(OpenSegment { first, blocks: vec![rows], bytes }),
         }
     }
 
     /// Puts a sealed segment in the place of the oldest open one, which holds the same events.
     pub fn replace_oldest(&mut self, sealed: Sealed<E>) {
-        assert_eq!(
-            self.open.first().map(|open| open.first),
-            Some(sealed.file.id.first),
-            "segments are sealed in order"
-        );
+        assert_eq!(self.open.first().map(|open| open.first), Some(sealed.file.id.first), "segments are sealed in order");
         self.open.remove(0);
         self.sealed.push(Arc::new(sealed));
     }
@@ -139,42 +116,23 @@ impl<E: Event> Segments<E> {
         if offset >= self.end {
             return None;
         }
-        let sealed = partition_point(self.sealed.len(), |segment| {
-            self.sealed[segment].file.end <= offset
-        });
+        let sealed = partition_point(self.sealed.len(), |segment| self.sealed[segment].file.end <= offset);
         if let Some(segment) = self.sealed.get(sealed) {
-            return Some(Located::Sealed(
-                Arc::clone(segment),
-                segment.block_of(offset),
-            ));
+            return Some(Located::Sealed(Arc::clone(segment), segment.block_of(offset)));
         }
-        let open = self
-            .open
-            .iter()
-            .rev()
-            .find(|segment| segment.first <= offset)?;
-        let block = partition_point(open.blocks.len(), |block| {
-            open.blocks[block].end() <= offset
-        });
-        open.blocks
-            .get(block)
-            .map(|rows| Located::Open(Arc::clone(rows)))
+        let open = self.open.iter().rev().find(|segment| segment.first <= offset)?;
+        let block = partition_point(open.blocks.len(), |block| open.blocks[block].end() <= offset);
+        open.blocks.get(block).map(|rows| Located::Open(Arc::clone(rows)))
     }
 
     /// Offset of the first block with an event at or after `tick`; found from the indexes, without reading blocks.
     pub fn start(&self, tick: Tick) -> Offset {
-        let sealed = partition_point(self.sealed.len(), |segment| {
-            self.sealed[segment].file.last_tick < tick
-        });
+        let sealed = partition_point(self.sealed.len(), |segment| self.sealed[segment].file.last_tick < tick);
         if let Some(segment) = self.sealed.get(sealed) {
             let index = &segment.file.index;
-            return index[partition_point(index.len(), |block| index[block].last_tick < tick)]
-                .first_offset;
+            return index[partition_point(index.len(), |block| index[block].last_tick < tick)].first_offset;
         }
         let blocks = self.open.iter().flat_map(|segment| &segment.blocks);
-        blocks
-            .into_iter()
-            .find(|rows| rows.last_tick() >= tick)
-            .map_or(self.end, |rows| rows.first_offset)
+        blocks.into_iter().find(|rows| rows.last_tick() >= tick).map_or(self.end, |rows| rows.first_offset)
     }
 }

@@ -26,9 +26,7 @@ impl<E: Event> LogReader<E> {
     /// Opens what is in `dir` now. Takes no lock and changes nothing.
     pub fn open(disk: &dyn Disk, dir: &Path) -> Result<Self, LogError> {
         let Found::Log = look(disk, dir)? else {
-            return Err(LogError::NoLog {
-                dir: dir.to_path_buf(),
-            });
+            return Err(LogError::NoLog { dir: dir.to_path_buf() });
         };
         let meta = Meta::read(disk, dir)?;
         meta.check::<E>(dir)?;
@@ -42,9 +40,7 @@ impl<E: Event> LogReader<E> {
                 Ok(plans) => {
                     let partitions = plans.into_iter().map(|plan| plan.into_segments()).collect();
                     // More may come at any tick, so nothing is said to be complete.
-                    return Ok(LogReader {
-                        contents: Arc::new(Contents::new(partitions, Tick::ZERO)),
-                    });
+                    return Ok(LogReader { contents: Arc::new(Contents::new(partitions, Tick::ZERO)) });
                 }
                 Err(LogError::Storage { .. } | LogError::Damaged(_)) if looks < LOOKS_MAX => {}
                 Err(error) => return Err(error),

@@ -78,25 +78,8 @@ pub(crate) struct Case {
 }
 
 const fn case(name: char, footer: Footer, columns: [Option<bool>; 6], decision: Decision) -> Case {
-    let [
-        newest,
-        clean_stop,
-        synced,
-        bad_frame,
-        later_frame,
-        below_mark,
-    ] = columns;
-    Case {
-        name,
-        footer,
-        newest,
-        clean_stop,
-        synced,
-        bad_frame,
-        later_frame,
-        below_mark,
-        decision,
-    }
+    let [newest, clean_stop, synced, bad_frame, later_frame, below_mark] = columns;
+    Case { name, footer, newest, clean_stop, synced, bad_frame, later_frame, below_mark, decision }
 }
 
 const Y: Option<bool> = Some(true);
@@ -136,10 +119,7 @@ impl Case {
 
 /// The row for a segment.
 pub(crate) fn decide(evidence: Evidence) -> &'static Case {
-    TABLE
-        .iter()
-        .find(|case| case.matches(evidence))
-        .expect("the table covers all evidence: tested over every combination")
+    TABLE.iter().find(|case| case.matches(evidence)).expect("the table covers all evidence: tested over every combination")
 }
 
 /// What recovery knows of the log apart from the partition's files.
@@ -162,20 +142,8 @@ pub(crate) enum Beside {
 }
 
 /// Judges all partitions of a log. Changes nothing.
-pub(crate) fn plan_all<E: Event>(
-    disk: &dyn Disk,
-    dir: &Path,
-    log: LogId,
-    mark: &Mark,
-    beside: Beside,
-) -> Result<Vec<Plan<E>>, LogError> {
-    let known = Known {
-        disk,
-        log,
-        clean_stop: mark.clean,
-        synced: mark.synced,
-        beside,
-    };
+pub(crate) fn plan_all<E: Event>(disk: &dyn Disk, dir: &Path, log: LogId, mark: &Mark, beside: Beside) -> Result<Vec<Plan<E>>, LogError> {
+    let known = Known { disk, log, clean_stop: mark.clean, synced: mark.synced, beside };
     let plan = |(number, end): (usize, &Offset)| {
         let partition = Partition(number as u32);
         plan::<E>(known, &partition_dir(dir, partition), partition, *end)
@@ -195,12 +163,7 @@ pub(crate) struct Plan<E: Event> {
 
 enum Planned<E: Event> {
     Sealed(SegmentFile),
-    Active {
-        id: SegmentId,
-        path: PathBuf,
-        blocks: Vec<Arc<Rows<E>>>,
-        torn: Option<Vec<u8>>,
-    },
+    Active { id: SegmentId, path: PathBuf, blocks: Vec<Arc<Rows<E>>>, torn: Option<Vec<u8>> },
 }
 
 /// The files that make up a partition, by first offset.
@@ -215,22 +178,15 @@ impl Listing {
     /// Sorts the files of a partition's directory. Strange names are left alone, with a warning.
     pub fn of(disk: &dyn Disk, dir: &Path, partition: Partition) -> Result<Self, LogError> {
         let mut listing = Listing::default();
-        for entry in uninterrupted(|| disk.list(dir))
-            .map_err(|error| LogError::storage("list", dir, error))?
-        {
+        for entry in uninterrupted(|| disk.list(dir)).map_err(|error| LogError::storage("list", dir, error))? {
             let path = dir.join(&entry.name);
             let name = entry.name.to_string_lossy();
             let parsed = name.split_once('.').and_then(|(first, kind)| {
                 let digits = first.len() == 20 && first.bytes().all(|byte| byte.is_ascii_digit());
-                Some((
-                    Offset(digits.then_some(first)?.parse().ok()?),
-                    kind.to_string(),
-                ))
+                Some((Offset(digits.then_some(first)?.parse().ok()?), kind.to_string()))
             });
             let (first, kind) = match &parsed {
-                Some((first, kind)) if ["seg", "active", "seg.tmp"].contains(&kind.as_str()) => {
-                    (*first, kind.as_str())
-                }
+                Some((first, kind)) if ["seg", "active", "seg.tmp"].contains(&kind.as_str()) => (*first, kind.as_str()),
                 _ => {
                     if !name.contains(".torn-") {
                         tracing::warn!(file = %path.display(), "a file that is no part of the log is ignored");
@@ -239,13 +195,8 @@ impl Listing {
                 }
             };
             if entry.kind != EntryKind::File {
-                let damage = Damage {
-                    partition: Some(partition),
-                    file: path,
-                    byte: 0,
-                    what: "not a regular file".to_string(),
-                    intact_before: None,
-                };
+                let damage =
+                    Damage { partition: Some(partition), file: path, byte: 0, what: "not a regular file".to_string(), intact_before: None };
                 return Err(LogError::Damaged(damage));
             }
             match kind {
@@ -259,39 +210,17 @@ impl Listing {
 }
 
 /// Reads a partition's files and judges them. Changes nothing.
-fn plan<E: Event>(
-    known: Known<'_>,
-    dir: &Path,
-    partition: Partition,
-    mark: Offset,
-) -> Result<Plan<E>, LogError> {
+fn plan<E: Event>(known: Known<'_>, dir: &Path, partition: Partition, mark: Offset) -> Result<Plan<E>, LogError> {
     let listing = Listing::of(known.disk, dir, partition)?;
-    let mut plan = Plan {
-        dir: dir.to_path_buf(),
-        segments: Vec::new(),
-        remove: listing.unfinished,
-        end: Offset(0),
-        last_tick: Tick::ZERO,
-    };
-    let mut firsts: Vec<Offset> = listing
-        .sealed
-        .keys()
-        .chain(listing.active.keys())
-        .copied()
-        .collect();
+    let mut plan = Plan { dir: dir.to_path_buf(), segments: Vec::new(), remove: listing.unfinished, end: Offset(0), last_tick: Tick::ZERO };
+    let mut firsts: Vec<Offset> = listing.sealed.keys().chain(listing.active.keys()).copied().collect();
     firsts.sort_unstable();
     firsts.dedup();
     for (place, first) in firsts.iter().enumerate() {
-        let id = SegmentId {
-            log: known.log,
-            partition,
-            first: *first,
-        };
+        let id = SegmentId { log: known.log, partition, first: *first };
         let newest = place + 1 == firsts.len();
         let (sealed, active) = (listing.sealed.get(first), listing.active.get(first));
-        let path = sealed
-            .or(active)
-            .expect("a first offset comes from one of the two");
+        let path = sealed.or(active).expect("a first offset comes from one of the two");
         if *first != plan.end {
             return Err(gap(partition, path, plan.end, *first));
         }
@@ -302,9 +231,7 @@ fn plan<E: Event>(
         } else {
             match plan.judge_active(known, id, path, newest, mark) {
                 // The writer sealed it since the directory was listed.
-                Err(LogError::Storage { source, .. })
-                    if known.beside == Beside::Writer && source.kind() == ErrorKind::NotFound =>
-                {
+                Err(LogError::Storage { source, .. }) if known.beside == Beside::Writer && source.kind() == ErrorKind::NotFound => {
                     plan.accept_sealed(known, id, &dir.join(sealed_name(*first)), newest)?;
                 }
                 judged => judged?,
@@ -313,48 +240,21 @@ fn plan<E: Event>(
     }
     if plan.end < mark {
         let (file, byte) = (dir.join(active_name(plan.end)), 0);
-        let what = format!(
-            "the log ends at offset {}, the mark says that everything before offset {mark} was on disk",
-            plan.end
-        );
-        return Err(LogError::Damaged(Damage {
-            partition: Some(partition),
-            file,
-            byte,
-            what,
-            intact_before: None,
-        }));
+        let what = format!("the log ends at offset {}, the mark says that everything before offset {mark} was on disk", plan.end);
+        return Err(LogError::Damaged(Damage { partition: Some(partition), file, byte, what, intact_before: None }));
     }
     Ok(plan)
 }
 
 fn gap(partition: Partition, path: &Path, expected: Offset, found: Offset) -> LogError {
-    let what = format!(
-        "it starts at offset {found}, expected {expected}: a segment is missing, or there twice"
-    );
-    LogError::Damaged(Damage {
-        partition: Some(partition),
-        file: path.to_path_buf(),
-        byte: 0,
-        what,
-        intact_before: None,
-    })
+    let what = format!("it starts at offset {found}, expected {expected}: a segment is missing, or there twice");
+    LogError::Damaged(Damage { partition: Some(partition), file: path.to_path_buf(), byte: 0, what, intact_before: None })
 }
 
 impl<E: Event> Plan<E> {
-    fn accept_sealed(
-        &mut self,
-        known: Known<'_>,
-        id: SegmentId,
-        path: &Path,
-        newest: bool,
-    ) -> Result<(), LogError> {
+    fn accept_sealed(&mut self, known: Known<'_>, id: SegmentId, path: &Path, newest: bool) -> Result<(), LogError> {
         let opened = SegmentFile::open(known.disk, path, id);
-        let footer = if opened.is_ok() {
-            Footer::Valid
-        } else {
-            Footer::Invalid
-        };
+        let footer = if opened.is_ok() { Footer::Valid } else { Footer::Invalid };
         // Bodies of sealed segments are checked when first read; case B is raised there.
         let evidence = Evidence {
             footer,
@@ -365,16 +265,10 @@ impl<E: Event> Plan<E> {
             later_frame: false,
             below_mark: false,
         };
-        debug_assert_eq!(
-            decide(evidence).decision == Decision::Accept,
-            opened.is_ok()
-        );
+        debug_assert_eq!(decide(evidence).decision == Decision::Accept, opened.is_ok());
         let segment = opened?;
         if segment.first_tick < self.last_tick {
-            let flaw = Flaw::new(
-                0,
-                format!("tick {} after tick {}", segment.first_tick, self.last_tick),
-            );
+            let flaw = Flaw::new(0, format!("tick {} after tick {}", segment.first_tick, self.last_tick));
             return Err(flawed(id.partition, path, flaw, None));
         }
         (self.end, self.last_tick) = (segment.end, segment.last_tick);
@@ -382,23 +276,9 @@ impl<E: Event> Plan<E> {
         Ok(())
     }
 
-    fn judge_active(
-        &mut self,
-        known: Known<'_>,
-        id: SegmentId,
-        path: &Path,
-        newest: bool,
-        mark: Offset,
-    ) -> Result<(), LogError> {
-        let bytes = uninterrupted(|| known.disk.read(path))
-            .map_err(|error| LogError::storage("read", path, error))?;
-        let Scan {
-            frames,
-            end,
-            flaw,
-            valid_bytes,
-            later_frame,
-        } = scan(&bytes, id, self.last_tick);
+    fn judge_active(&mut self, known: Known<'_>, id: SegmentId, path: &Path, newest: bool, mark: Offset) -> Result<(), LogError> {
+        let bytes = uninterrupted(|| known.disk.read(path)).map_err(|error| LogError::storage("read", path, error))?;
+        let Scan { frames, end, flaw, valid_bytes, later_frame } = scan(&bytes, id, self.last_tick);
         let flaw = flaw.filter(|_| !(newest && known.beside == Beside::Writer));
         let evidence = Evidence {
             footer: Footer::None,
@@ -412,9 +292,7 @@ impl<E: Event> Plan<E> {
         let case = decide(evidence);
         let torn = match (case.decision, flaw) {
             (Decision::Accept, _) => None,
-            (Decision::CutTail, Some(Flaw { newer: None, .. })) => {
-                Some(bytes[valid_bytes..].to_vec())
-            }
+            (Decision::CutTail, Some(Flaw { newer: None, .. })) => Some(bytes[valid_bytes..].to_vec()),
             (Decision::Damaged(why), Some(flaw)) => {
                 let what = format!("{}; {why} (recovery case {})", flaw.what, case.name);
                 return Err(flawed(id.partition, path, Flaw { what, ..flaw }, None));
@@ -423,12 +301,7 @@ impl<E: Event> Plan<E> {
             (Decision::CutTail, Some(flaw)) => return Err(flawed(id.partition, path, flaw, None)),
             (Decision::Damaged(why), None) => {
                 let what = format!("it ends at offset {end}, the mark is at offset {mark}; {why}");
-                return Err(flawed(
-                    id.partition,
-                    path,
-                    Flaw::new(valid_bytes as u64, what),
-                    None,
-                ));
+                return Err(flawed(id.partition, path, Flaw::new(valid_bytes as u64, what), None));
             }
             (Decision::CutTail, None) => unreachable!("rows that cut have a bad frame"),
         };
@@ -436,29 +309,14 @@ impl<E: Event> Plan<E> {
         let mut blocks = Vec::with_capacity(frames.len());
         for (position, header) in &frames {
             let body = position + HEADER_BYTES..position + header.frame_bytes() as usize;
-            let body = aligned
-                .part(body)
-                .ok_or_else(|| "a block off its 8-byte boundary".to_string());
+            let body = aligned.part(body).ok_or_else(|| "a block off its 8-byte boundary".to_string());
             let rows = body.and_then(|body| Rows::decode(header, body));
-            blocks.push(Arc::new(rows.map_err(|what| {
-                flawed(
-                    id.partition,
-                    path,
-                    Flaw::new((position + HEADER_BYTES) as u64, what),
-                    None,
-                )
-            })?));
+            blocks
+                .push(Arc::new(rows.map_err(|what| flawed(id.partition, path, Flaw::new((position + HEADER_BYTES) as u64, what), None))?));
         }
         self.end = end;
-        self.last_tick = frames
-            .last()
-            .map_or(self.last_tick, |(_, header)| header.last_tick);
-        self.segments.push(Planned::Active {
-            id,
-            path: path.to_path_buf(),
-            blocks,
-            torn,
-        });
+        self.last_tick = frames.last().map_or(self.last_tick, |(_, header)| header.last_tick);
+        self.segments.push(Planned::Active { id, path: path.to_path_buf(), blocks, torn });
         Ok(())
     }
 
@@ -468,11 +326,7 @@ impl<E: Event> Plan<E> {
         for planned in self.segments {
             match planned {
                 Planned::Sealed(file) => segments.sealed.push(Arc::new(Sealed::new(file))),
-                Planned::Active { id, blocks, .. } => segments.open.push(OpenSegment {
-                    first: id.first,
-                    blocks,
-                    bytes: 0,
-                }),
+                Planned::Active { id, blocks, .. } => segments.open.push(OpenSegment { first: id.first, blocks, bytes: 0 }),
             }
         }
         segments.end = self.end;
@@ -480,21 +334,12 @@ impl<E: Event> Plan<E> {
     }
 
     /// Sets torn tails aside and seals what is active. Interrupted anywhere and repeated, it ends in the same state.
-    pub fn carry_out(
-        self,
-        disk: &dyn Disk,
-        block_events_max: usize,
-    ) -> Result<Vec<Sealed<E>>, LogError> {
+    pub fn carry_out(self, disk: &dyn Disk, block_events_max: usize) -> Result<Vec<Sealed<E>>, LogError> {
         let mut sealed = Vec::new();
         for segment in self.segments {
             match segment {
                 Planned::Sealed(segment) => sealed.push(Sealed::new(segment)),
-                Planned::Active {
-                    id,
-                    path,
-                    blocks,
-                    torn,
-                } => {
+                Planned::Active { id, path, blocks, torn } => {
                     if let Some(tail) = torn {
                         reach(Step::TornBeforeCopy);
                         let copy = set_aside(disk, &self.dir, &path, &tail)?;
@@ -502,13 +347,7 @@ impl<E: Event> Plan<E> {
                         reach(Step::TornAfterCopy);
                     }
                     if !blocks.is_empty() {
-                        sealed.push(Sealed::new(seal(
-                            disk,
-                            &self.dir,
-                            id,
-                            &blocks,
-                            block_events_max,
-                        )?));
+                        sealed.push(Sealed::new(seal(disk, &self.dir, id, &blocks, block_events_max)?));
                     }
                     reach(Step::SealBeforeRemove);
                     remove(disk, &path)?;
@@ -518,11 +357,7 @@ impl<E: Event> Plan<E> {
         }
         for path in &self.remove {
             // Sealing replaced the unfinished file of the same name.
-            if disk.list(&self.dir).is_ok_and(|entries| {
-                entries
-                    .iter()
-                    .any(|entry| Some(entry.name.as_os_str()) == path.file_name())
-            }) {
+            if disk.list(&self.dir).is_ok_and(|entries| entries.iter().any(|entry| Some(entry.name.as_os_str()) == path.file_name())) {
                 remove(disk, path)?;
             }
         }
@@ -535,14 +370,8 @@ fn remove(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
 }
 
 /// Copies a torn tail to `NAME.torn-<n>`. A copy that an interrupted recovery made is kept, not repeated.
-fn set_aside(
-    disk: &dyn Disk,
-    dir: &Path,
-    segment: &Path,
-    tail: &[u8],
-) -> Result<PathBuf, LogError> {
-    let entries =
-        uninterrupted(|| disk.list(dir)).map_err(|error| LogError::storage("list", dir, error))?;
+fn set_aside(disk: &dyn Disk, dir: &Path, segment: &Path, tail: &[u8]) -> Result<PathBuf, LogError> {
+    let entries = uninterrupted(|| disk.list(dir)).map_err(|error| LogError::storage("list", dir, error))?;
     let name = segment.file_name().unwrap_or_default().to_string_lossy();
     for number in 1.. {
         let copy = format!("{name}.torn-{number}");
@@ -581,11 +410,7 @@ mod tests {
     fn exactly_one_row_matches_any_evidence_and_every_row_is_reached() {
         let mut reached = BTreeSet::new();
         for evidence in all_evidence() {
-            let matching: Vec<char> = TABLE
-                .iter()
-                .filter(|case| case.matches(evidence))
-                .map(|case| case.name)
-                .collect();
+            let matching: Vec<char> = TABLE.iter().filter(|case| case.matches(evidence)).map(|case| case.name).collect();
             assert_eq!(matching.len(), 1, "rows {matching:?} for {evidence:?}");
             assert_eq!(decide(evidence).name, matching[0]);
             reached.extend(matching);
@@ -595,13 +420,8 @@ mod tests {
 
     #[test]
     fn only_the_unsynced_tail_of_the_newest_active_segment_is_ever_cut() {
-        for evidence in
-            all_evidence().filter(|evidence| decide(*evidence).decision == Decision::CutTail)
-        {
-            assert!(
-                evidence.newest && evidence.bad_frame && evidence.footer == Footer::None,
-                "{evidence:?}"
-            );
+        for evidence in all_evidence().filter(|evidence| decide(*evidence).decision == Decision::CutTail) {
+            assert!(evidence.newest && evidence.bad_frame && evidence.footer == Footer::None, "{evidence:?}");
             assert!(!evidence.clean_stop && !evidence.below_mark, "{evidence:?}");
             assert!(!(evidence.synced && evidence.later_frame), "{evidence:?}");
         }

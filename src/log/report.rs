@@ -92,11 +92,7 @@ pub fn info(disk: &dyn Disk, dir: &Path) -> Result<LogInfo, LogError> {
 pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<VerifyReport, LogError> {
     let mut survey = Survey::start(disk, dir, Depth::EveryByte)?;
     survey.run()?;
-    Ok(VerifyReport {
-        info: survey.info,
-        damage: survey.damage,
-        unfinished: survey.unfinished,
-    })
+    Ok(VerifyReport { info: survey.info, damage: survey.damage, unfinished: survey.unfinished })
 }
 
 #[derive(Copy, Clone, PartialEq, Eq)]
@@ -119,16 +115,11 @@ struct Survey<'a> {
 impl<'a> Survey<'a> {
     fn start(disk: &'a dyn Disk, dir: &'a Path, depth: Depth) -> Result<Self, LogError> {
         let Found::Log = look(disk, dir)? else {
-            return Err(LogError::NoLog {
-                dir: dir.to_path_buf(),
-            });
+            return Err(LogError::NoLog { dir: dir.to_path_buf() });
         };
         let meta = Meta::read(disk, dir)?;
         let (log, mark) = (meta.id(dir)?, Mark::read(disk, dir, &meta)?);
-        let partitions = (0..meta.partitions).map(|number| PartitionInfo {
-            partition: Partition(number),
-            ..PartitionInfo::default()
-        });
+        let partitions = (0..meta.partitions).map(|number| PartitionInfo { partition: Partition(number), ..PartitionInfo::default() });
         let info = LogInfo {
             log_id: meta.log_id,
             event: meta.event,
@@ -138,16 +129,7 @@ impl<'a> Survey<'a> {
             reserved: mark.reserved,
             partitions: partitions.collect(),
         };
-        Ok(Survey {
-            disk,
-            dir,
-            depth,
-            log,
-            mark,
-            info,
-            damage: Vec::new(),
-            unfinished: Vec::new(),
-        })
+        Ok(Survey { disk, dir, depth, log, mark, info, damage: Vec::new(), unfinished: Vec::new() })
     }
 
     fn run(&mut self) -> Result<(), LogError> {
@@ -175,67 +157,38 @@ impl<'a> Survey<'a> {
         let Some(listing) = self.note(Listing::of(self.disk, &dir, partition))? else {
             return Ok(());
         };
-        let mut segments: BTreeMap<Offset, (PathBuf, bool)> = listing
-            .active
-            .into_iter()
-            .map(|(first, path)| (first, (path, false)))
-            .collect();
-        segments.extend(
-            listing
-                .sealed
-                .into_iter()
-                .map(|(first, path)| (first, (path, true))),
-        );
+        let mut segments: BTreeMap<Offset, (PathBuf, bool)> =
+            listing.active.into_iter().map(|(first, path)| (first, (path, false))).collect();
+        segments.extend(listing.sealed.into_iter().map(|(first, path)| (first, (path, true))));
         let newest = segments.keys().next_back().copied();
         // `None` after a segment whose end is unknown.
         let (mut end, mut last_tick) = (Some(Offset(0)), Tick::ZERO);
         for (first, (path, sealed)) in segments {
-            let report = |byte, what| Damage {
-                partition: Some(partition),
-                file: path.clone(),
-                byte,
-                what,
-                intact_before: None,
-            };
+            let report = |byte, what| Damage { partition: Some(partition), file: path.clone(), byte, what, intact_before: None };
             if end.is_some_and(|end| end != first) {
-                self.damage.push(report(0, format!("it starts at offset {first}, expected {}: a segment is missing, or there twice", end.unwrap_or_default())));
+                self.damage.push(report(
+                    0,
+                    format!("it starts at offset {first}, expected {}: a segment is missing, or there twice", end.unwrap_or_default()),
+                ));
             }
-            let id = SegmentId {
-                log: self.log,
-                partition,
-                first,
-            };
+            let id = SegmentId { log: self.log, partition, first };
             let before = last_tick;
             if sealed {
                 let opened = self.note(SegmentFile::open(self.disk, &path, id))?;
                 end = opened.as_ref().map(|segment| segment.end);
                 let Some(segment) = opened else { continue };
                 if self.depth == Depth::EveryByte {
-                    self.damage.extend(
-                        segment
-                            .check_all()
-                            .into_iter()
-                            .map(|flaw| report(flaw.at, flaw.what)),
-                    );
+                    self.damage.extend(segment.check_all().into_iter().map(|flaw| report(flaw.at, flaw.what)));
                 }
                 if segment.first_tick < before {
-                    self.damage.push(report(
-                        0,
-                        format!("tick {} after tick {before}", segment.first_tick),
-                    ));
+                    self.damage.push(report(0, format!("tick {} after tick {before}", segment.first_tick)));
                 }
                 last_tick = segment.last_tick;
                 let info = &mut self.info.partitions[number];
                 info.segments_sealed += 1;
-                info.add(
-                    segment.index.len(),
-                    segment.bytes.len() as u64,
-                    segment.events(),
-                    (segment.first_tick, segment.last_tick),
-                );
+                info.add(segment.index.len(), segment.bytes.len() as u64, segment.events(), (segment.first_tick, segment.last_tick));
             } else {
-                let bytes = uninterrupted(|| self.disk.read(&path))
-                    .map_err(|error| LogError::storage("read", &path, error))?;
+                let bytes = uninterrupted(|| self.disk.read(&path)).map_err(|error| LogError::storage("read", &path, error))?;
                 let scan = scan(&bytes, id, before);
                 end = Some(scan.end);
                 if let Some(flaw) = scan.flaw {
@@ -243,54 +196,28 @@ impl<'a> Survey<'a> {
                         && !self.mark.clean
                         && scan.end >= self.mark.ends[number]
                         && !(scan.later_frame && self.mark.synced);
-                    if torn {
-                        &mut self.unfinished
-                    } else {
-                        &mut self.damage
-                    }
-                    .push(report(flaw.at, flaw.what));
+                    if torn { &mut self.unfinished } else { &mut self.damage }.push(report(flaw.at, flaw.what));
                     end = None;
                 }
                 self.info.partitions[number].segments_active += 1;
-                if let (Some((_, head)), Some((_, tail))) =
-                    (scan.frames.first(), scan.frames.last())
-                {
+                if let (Some((_, head)), Some((_, tail))) = (scan.frames.first(), scan.frames.last()) {
                     last_tick = tail.last_tick;
                     let events = scan.end.0 - first.0;
-                    self.info.partitions[number].add(
-                        scan.frames.len(),
-                        scan.valid_bytes as u64,
-                        events,
-                        (head.first_tick, tail.last_tick),
-                    );
+                    self.info.partitions[number].add(scan.frames.len(), scan.valid_bytes as u64, events, (head.first_tick, tail.last_tick));
                 }
             }
         }
         if let Some(end) = end.filter(|end| *end < self.mark.ends[number]) {
-            let what = format!(
-                "the log ends at offset {end}, the mark says that everything before offset {} was on disk",
-                self.mark.ends[number]
-            );
-            self.damage.push(Damage {
-                partition: Some(partition),
-                file: dir,
-                byte: 0,
-                what,
-                intact_before: None,
-            });
+            let what =
+                format!("the log ends at offset {end}, the mark says that everything before offset {} was on disk", self.mark.ends[number]);
+            self.damage.push(Damage { partition: Some(partition), file: dir, byte: 0, what, intact_before: None });
         }
         Ok(())
     }
 }
 
 impl PartitionInfo {
-    fn add(
-        &mut self,
-        blocks: usize,
-        bytes: u64,
-        events: u64,
-        (first_tick, last_tick): (Tick, Tick),
-    ) {
+    fn add(&mut self, blocks: usize, bytes: u64, events: u64, (first_tick, last_tick): (Tick, Tick)) {
         self.blocks += blocks as u64;
         self.bytes += bytes;
         self.events += events;
@@ -311,26 +238,15 @@ struct Line<'a, E> {
 impl<E: Event> Cursor<E> {
     /// Writes the events that are left as JSON lines: `{"partition":0,"offset":0,"tick":0,"event":{...}}`. Returns how many.
     pub fn cat(mut self, out: &mut impl Write) -> Result<u64, LogError> {
-        let written =
-            |error: std::io::Error| LogError::storage("write", Path::new("output"), error);
+        let written = |error: std::io::Error| LogError::storage("write", Path::new("output"), error);
         let mut count = 0;
         while let Some(block) = self.next()? {
-            let (columns, partition, start) =
-                (block.columns(), block.partition(), block.range().start);
+            let (columns, partition, start) = (block.columns(), block.partition(), block.range().start);
             for (tick, rows) in block.tick_runs() {
                 for row in rows {
                     let offset = block.first_offset().plus((row - start) as u64);
                     let event = &E::into_owned(columns.get(row));
-                    serde_json::to_writer(
-                        &mut *out,
-                        &Line {
-                            partition,
-                            offset,
-                            tick,
-                            event,
-                        },
-                    )
-                    .map_err(|error| written(error.into()))?;
+                    serde_json::to_writer(&mut *out, &Line { partition, offset, tick, event }).map_err(|error| written(error.into()))?;
                     out.write_all(b"\n").map_err(written)?;
                     count += 1;
                 }

@@ -22,10 +22,7 @@ use super::disk::{Disk, append_all, uninterrupted};
 use super::error::{Damage, LogError};
 use super::event::Event;
 use super::failpoint::{Step, reach};
-use super::frame::{
-    FORMAT, Flaw, HEADER_BYTES, Header, Place, SegmentId, check_envelope, log_id_at, read_frame,
-    u32_at, u64_at,
-};
+use super::frame::{FORMAT, Flaw, HEADER_BYTES, Header, Place, SegmentId, check_envelope, log_id_at, read_frame, u32_at, u64_at};
 use super::map::Bytes;
 use super::position::{Offset, Partition, Tick};
 use std::io::ErrorKind;
@@ -55,20 +52,8 @@ impl IndexEntry {
     }
 
     fn of(position: u64, header: &Header) -> Self {
-        let Header {
-            first_offset,
-            events,
-            first_tick,
-            last_tick,
-            ..
-        } = *header;
-        IndexEntry {
-            position,
-            first_offset,
-            events: events.into(),
-            first_tick,
-            last_tick,
-        }
+        let Header { first_offset, events, first_tick, last_tick, .. } = *header;
+        IndexEntry { position, first_offset, events: events.into(), first_tick, last_tick }
     }
 }
 
@@ -97,33 +82,23 @@ pub(crate) fn active_name(first: Offset) -> String {
 impl SegmentFile {
     /// Checks footer and index of a file that should hold segment `id`.
     pub fn open(disk: &dyn Disk, path: &Path, id: SegmentId) -> Result<Self, LogError> {
-        let bytes = uninterrupted(|| disk.map(path))
-            .map_err(|error| LogError::storage("read", path, error))?;
+        let bytes = uninterrupted(|| disk.map(path)).map_err(|error| LogError::storage("read", path, error))?;
         Self::read(path, id, bytes).map_err(|flaw| flawed(id.partition, path, flaw, None))
     }
 
     fn read(path: &Path, id: SegmentId, bytes: Bytes) -> Result<Self, Flaw> {
         let footer_at = bytes.len().checked_sub(FOOTER_BYTES);
         let Some(footer_at) = footer_at.filter(|at| at.is_multiple_of(8)) else {
-            return Err(Flaw::new(
-                0,
-                format!(
-                    "{} bytes, which is no length of a sealed segment: cut short or extended",
-                    bytes.len()
-                ),
-            ));
+            return Err(Flaw::new(0, format!("{} bytes, which is no length of a sealed segment: cut short or extended", bytes.len())));
         };
         let footer = &bytes[footer_at..];
         let here = |flaw: Flaw| flaw.moved(footer_at as u64);
         check_envelope(footer, FOOTER_MAGIC).map_err(|flaw| {
-            let what = format!("{} where the footer should be, in a file of {} bytes: cut short, extended or overwritten", flaw.what, bytes.len());
+            let what =
+                format!("{} where the footer should be, in a file of {} bytes: cut short, extended or overwritten", flaw.what, bytes.len());
             here(Flaw { what, ..flaw })
         })?;
-        let found = SegmentId {
-            log: log_id_at(footer, 8),
-            partition: Partition(u32_at(footer, 24)),
-            first: Offset(u64_at(footer, 32)),
-        };
+        let found = SegmentId { log: log_id_at(footer, 8), partition: Partition(u32_at(footer, 24)), first: Offset(u64_at(footer, 32)) };
         if found != id {
             let what = format!(
                 "segment {} of partition {} of log {}, expected segment {} of partition {} of log {}",
@@ -134,21 +109,12 @@ impl SegmentFile {
         let (blocks, data_bytes) = (u32_at(footer, 28) as usize, u64_at(footer, 64));
         let expected = data_bytes.saturating_add((blocks * ENTRY_BYTES + FOOTER_BYTES) as u64);
         if bytes.len() as u64 != expected || blocks == 0 {
-            return Err(here(Flaw::new(
-                64,
-                format!(
-                    "a file of {} bytes, expected {expected} with {blocks} blocks",
-                    bytes.len()
-                ),
-            )));
+            return Err(here(Flaw::new(64, format!("a file of {} bytes, expected {expected} with {blocks} blocks", bytes.len()))));
         }
         let index_bytes = &bytes[data_bytes as usize..footer_at];
         let (crc, expected) = (crc32c::crc32c(index_bytes), u32_at(footer, 88));
         if crc != expected {
-            return Err(Flaw::new(
-                data_bytes,
-                format!("index checksum {crc:08x}, expected {expected:08x}"),
-            ));
+            return Err(Flaw::new(data_bytes, format!("index checksum {crc:08x}, expected {expected:08x}")));
         }
         let index: Vec<IndexEntry> = index_bytes
             .chunks_exact(ENTRY_BYTES)
@@ -160,65 +126,31 @@ impl SegmentFile {
                 last_tick: Tick(u64_at(entry, 32)),
             })
             .collect();
-        let (first_tick, last_tick, end) = (
-            Tick(u64_at(footer, 48)),
-            Tick(u64_at(footer, 56)),
-            Offset(u64_at(footer, 40)),
-        );
+        let (first_tick, last_tick, end) = (Tick(u64_at(footer, 48)), Tick(u64_at(footer, 56)), Offset(u64_at(footer, 40)));
         let (first, last) = (&index[0], &index[blocks - 1]);
         let chained = index.windows(2).all(|pair| {
-            pair[0].end() == pair[1].first_offset
-                && pair[0].last_tick <= pair[1].first_tick
-                && pair[0].position < pair[1].position
+            pair[0].end() == pair[1].first_offset && pair[0].last_tick <= pair[1].first_tick && pair[0].position < pair[1].position
         });
-        let fits = first.first_offset == id.first
-            && first.position == 0
-            && last.end() == end
-            && last.position < data_bytes;
+        let fits = first.first_offset == id.first && first.position == 0 && last.end() == end && last.position < data_bytes;
         if !chained || !fits || first.first_tick != first_tick || last.last_tick != last_tick {
             return Err(Flaw::new(data_bytes, "an index that does not chain up"));
         }
-        Ok(SegmentFile {
-            id,
-            path: path.to_path_buf(),
-            index,
-            end,
-            first_tick,
-            last_tick,
-            digest: u64_at(footer, 72),
-            bytes,
-        })
+        Ok(SegmentFile { id, path: path.to_path_buf(), index, end, first_tick, last_tick, digest: u64_at(footer, 72), bytes })
     }
 
     /// Reads one block, checking its checksums and its entry in the index.
     pub fn frame(&self, block: usize) -> Result<(Header, Bytes), Flaw> {
         let entry = &self.index[block];
-        let next = self
-            .index
-            .get(block + 1)
-            .map_or(self.data_bytes(), |next| next.position);
+        let next = self.index.get(block + 1).map_or(self.data_bytes(), |next| next.position);
         let base = entry.position;
-        let place = Place {
-            segment: self.id,
-            next: entry.first_offset,
-            tick: entry.first_tick,
-        };
-        let frame = self
-            .bytes
-            .get(base as usize..next as usize)
-            .ok_or_else(|| Flaw::new(base, "a block beyond the end"))?;
+        let place = Place { segment: self.id, next: entry.first_offset, tick: entry.first_tick };
+        let frame = self.bytes.get(base as usize..next as usize).ok_or_else(|| Flaw::new(base, "a block beyond the end"))?;
         let header = read_frame(frame, place).map_err(|flaw| flaw.moved(base))?;
         if IndexEntry::of(base, &header) != *entry || header.frame_bytes() != next - base {
-            return Err(Flaw::new(
-                base,
-                "a block that differs from its entry in the index",
-            ));
+            return Err(Flaw::new(base, "a block that differs from its entry in the index"));
         }
         let body = base as usize + HEADER_BYTES..next as usize;
-        let body = self
-            .bytes
-            .part(body)
-            .ok_or_else(|| Flaw::new(base, "a block off its 8-byte boundary"))?;
+        let body = self.bytes.part(body).ok_or_else(|| Flaw::new(base, "a block off its 8-byte boundary"))?;
         Ok((header, body))
     }
 
@@ -238,10 +170,7 @@ impl SegmentFile {
             }
         }
         if flaws.is_empty() && u64::from(digest) != self.digest {
-            flaws.push(Flaw::new(
-                self.bytes.len() as u64 - 24,
-                format!("digest {:016x}, expected {digest:016x}", self.digest),
-            ));
+            flaws.push(Flaw::new(self.bytes.len() as u64 - 24, format!("digest {:016x}, expected {digest:016x}", self.digest)));
         }
         flaws
     }
@@ -252,18 +181,9 @@ impl SegmentFile {
 }
 
 /// The error for a flaw in a segment.
-pub(crate) fn flawed(
-    partition: Partition,
-    path: &Path,
-    flaw: Flaw,
-    intact_before: Option<Tick>,
-) -> LogError {
+pub(crate) fn flawed(partition: Partition, path: &Path, flaw: Flaw, intact_before: Option<Tick>) -> LogError {
     match flaw.newer {
-        Some(found) => LogError::NewerFormat {
-            path: path.to_path_buf(),
-            found,
-            supported: FORMAT,
-        },
+        Some(found) => LogError::NewerFormat { path: path.to_path_buf(), found, supported: FORMAT },
         None => LogError::Damaged(Damage {
             partition: Some(partition),
             file: path.to_path_buf(),
@@ -289,9 +209,7 @@ impl<E: Event> Sealed<E> {
 
     /// The block that holds `offset`.
     pub fn block_of(&self, offset: Offset) -> usize {
-        partition_point(self.file.index.len(), |block| {
-            self.file.index[block].end() <= offset
-        })
+        partition_point(self.file.index.len(), |block| self.file.index[block].end() <= offset)
     }
 
     /// Reads a block, checking it the first time.
@@ -300,17 +218,9 @@ impl<E: Event> Sealed<E> {
             return Ok(Arc::clone(rows));
         }
         let entry = &self.file.index[block];
-        let damaged = |flaw| {
-            flawed(
-                self.file.id.partition,
-                &self.file.path,
-                flaw,
-                Some(entry.first_tick),
-            )
-        };
+        let damaged = |flaw| flawed(self.file.id.partition, &self.file.path, flaw, Some(entry.first_tick));
         let (header, body) = self.file.frame(block).map_err(damaged)?;
-        let rows = Rows::decode(&header, body)
-            .map_err(|what| damaged(Flaw::new(entry.position + HEADER_BYTES as u64, what)))?;
+        let rows = Rows::decode(&header, body).map_err(|what| damaged(Flaw::new(entry.position + HEADER_BYTES as u64, what)))?;
         Ok(Arc::clone(self.read[block].get_or_init(|| Arc::new(rows))))
     }
 }
@@ -333,11 +243,8 @@ pub(crate) fn seal<E: Event>(
         }
         _ => {}
     }
-    let mut file = uninterrupted(|| disk.create(&temporary))
-        .map_err(|error| LogError::storage("create", &temporary, error))?;
-    let mut write = |bytes: &[u8]| {
-        append_all(&mut *file, bytes).map_err(|error| LogError::storage("write", &temporary, error))
-    };
+    let mut file = uninterrupted(|| disk.create(&temporary)).map_err(|error| LogError::storage("create", &temporary, error))?;
+    let mut write = |bytes: &[u8]| append_all(&mut *file, bytes).map_err(|error| LogError::storage("write", &temporary, error));
     let (mut index, mut position, mut digest, mut frame) = (Vec::new(), 0, 0, Vec::new());
     for group in groups(blocks, block_events_max) {
         let header = Rows::merge(group).encode(id, &mut frame);
@@ -349,15 +256,12 @@ pub(crate) fn seal<E: Event>(
     reach(Step::SealBeforeFooter);
     write(&tail(id, &index, position, digest))?;
     reach(Step::SealAfterFooter);
-    file.sync()
-        .map_err(|error| LogError::storage("sync", &temporary, error))?;
+    file.sync().map_err(|error| LogError::storage("sync", &temporary, error))?;
     drop(file);
     reach(Step::SealBeforeRename);
-    uninterrupted(|| disk.rename(&temporary, &path))
-        .map_err(|error| LogError::storage("rename", &temporary, error))?;
+    uninterrupted(|| disk.rename(&temporary, &path)).map_err(|error| LogError::storage("rename", &temporary, error))?;
     reach(Step::SealBeforeDirSync);
-    disk.sync_dir(dir)
-        .map_err(|error| LogError::storage("sync", dir, error))?;
+    disk.sync_dir(dir).map_err(|error| LogError::storage("sync", dir, error))?;
     SegmentFile::open(disk, &path, id)
 }
 
@@ -366,13 +270,7 @@ fn tail(id: SegmentId, index: &[IndexEntry], data_bytes: u64, digest: u32) -> Ve
     let (first, last) = (&index[0], &index[index.len() - 1]);
     let mut bytes = Vec::with_capacity(index.len() * ENTRY_BYTES + FOOTER_BYTES);
     for entry in index {
-        for word in [
-            entry.position,
-            entry.first_offset.0,
-            entry.events,
-            entry.first_tick.0,
-            entry.last_tick.0,
-        ] {
+        for word in [entry.position, entry.first_offset.0, entry.events, entry.first_tick.0, entry.last_tick.0] {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
     }
@@ -396,10 +294,7 @@ fn tail(id: SegmentId, index: &[IndexEntry], data_bytes: u64, digest: u32) -> Ve
 }
 
 /// Cuts a list of blocks into groups that each become one large block.
-fn groups<E: Event>(
-    blocks: &[Arc<Rows<E>>],
-    block_events_max: usize,
-) -> impl Iterator<Item = &[Arc<Rows<E>>]> {
+fn groups<E: Event>(blocks: &[Arc<Rows<E>>], block_events_max: usize) -> impl Iterator<Item = &[Arc<Rows<E>>]> {
     let mut rest = blocks;
     std::iter::from_fn(move || {
         let (mut events, mut bytes) = (0, 0);

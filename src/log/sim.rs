@@ -113,9 +113,7 @@ enum Change {
 impl Change {
     fn dir(&self) -> Option<&Path> {
         match self {
-            Change::Create(path, _) | Change::Rename(_, path, _) | Change::Remove(path) => {
-                path.parent()
-            }
+            Change::Create(path, _) | Change::Rename(_, path, _) | Change::Remove(path) => path.parent(),
         }
     }
 
@@ -141,12 +139,7 @@ impl Inode {
     }
 
     fn live_len(&self) -> usize {
-        self.unsynced
-            .iter()
-            .map(|(at, write)| at + write.len())
-            .max()
-            .unwrap_or(0)
-            .max(self.durable.len())
+        self.unsynced.iter().map(|(at, write)| at + write.len()).max().unwrap_or(0).max(self.durable.len())
     }
 
     /// What the platter holds after a power cut.
@@ -160,11 +153,7 @@ impl Inode {
                     (0, _) => {}                            // nothing landed
                     (1, _) => put(&mut bytes, at, content), // all landed
                     (_, 0..=3) => put(&mut bytes, at, content),
-                    (_, 4) => put(
-                        &mut bytes,
-                        at,
-                        &content[..rng.below(content.len() as u64 + 1) as usize],
-                    ),
+                    (_, 4) => put(&mut bytes, at, &content[..rng.below(content.len() as u64 + 1) as usize]),
                     (_, 5) => {
                         let garbage: Vec<u8> = content.iter().map(|_| rng.number() as u8).collect();
                         put(&mut bytes, at, &garbage);
@@ -200,10 +189,7 @@ impl Default for SimDisk {
 impl SimDisk {
     /// An empty disk.
     pub fn new() -> Self {
-        SimDisk(Arc::new(Mutex::new(State {
-            directories: BTreeSet::from([PathBuf::from("/")]),
-            ..State::default()
-        })))
+        SimDisk(Arc::new(Mutex::new(State { directories: BTreeSet::from([PathBuf::from("/")]), ..State::default() })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -243,53 +229,27 @@ impl SimDisk {
                 change.apply(&mut entries);
             }
         }
-        let inodes = state
-            .inodes
-            .iter()
-            .map(|inode| Inode {
-                durable: inode.survives(&mut rng),
-                unsynced: Vec::new(),
-            })
-            .collect();
+        let inodes = state.inodes.iter().map(|inode| Inode { durable: inode.survives(&mut rng), unsynced: Vec::new() }).collect();
         let directories = state.directories.clone();
-        SimDisk(Arc::new(Mutex::new(State {
-            inodes,
-            live: entries.clone(),
-            durable: entries,
-            directories,
-            ..State::default()
-        })))
+        SimDisk(Arc::new(Mutex::new(State { inodes, live: entries.clone(), durable: entries, directories, ..State::default() })))
     }
 
     /// A disk as the next process finds it after a kill: nothing is lost, nothing more is durable, no lock is held.
     pub fn after_kill(&self) -> SimDisk {
-        let state = State {
-            locked: BTreeSet::new(),
-            steps: 0,
-            power_cut_at: None,
-            off: false,
-            ..self.state().clone()
-        };
+        let state = State { locked: BTreeSet::new(), steps: 0, power_cut_at: None, off: false, ..self.state().clone() };
         SimDisk(Arc::new(Mutex::new(state)))
     }
 
     /// All files, for comparison.
     pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let state = self.state();
-        state
-            .live
-            .iter()
-            .map(|(path, inode)| (path.clone(), state.inodes[*inode].live()))
-            .collect()
+        state.live.iter().map(|(path, inode)| (path.clone(), state.inodes[*inode].live())).collect()
     }
 
     /// Puts a file in place behind the log's back, durable.
     pub fn plant(&self, path: &Path, content: &[u8]) {
         let mut state = self.state();
-        state.inodes.push(Inode {
-            durable: content.to_vec(),
-            unsynced: Vec::new(),
-        });
+        state.inodes.push(Inode { durable: content.to_vec(), unsynced: Vec::new() });
         let inode = state.inodes.len() - 1;
         state.live.insert(path.to_path_buf(), inode);
         state.durable.insert(path.to_path_buf(), inode);
@@ -304,11 +264,7 @@ impl SimDisk {
 
     fn reading(&self) -> io::Result<MutexGuard<'_, State>> {
         let state = self.state();
-        if state.off {
-            Err(no_power())
-        } else {
-            Ok(state)
-        }
+        if state.off { Err(no_power()) } else { Ok(state) }
     }
 }
 
@@ -329,10 +285,7 @@ impl State {
     }
 
     fn inode(&self, path: &Path) -> io::Result<usize> {
-        self.live
-            .get(path)
-            .copied()
-            .ok_or_else(|| ErrorKind::NotFound.into())
+        self.live.get(path).copied().ok_or_else(|| ErrorKind::NotFound.into())
     }
 }
 
@@ -377,9 +330,7 @@ impl Disk for SimDisk {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         // Directories are durable at once: what a log does without one of its own directories is told by other tests.
         let mut state = self.reading()?;
-        state
-            .directories
-            .extend(dir.ancestors().map(Path::to_path_buf));
+        state.directories.extend(dir.ancestors().map(Path::to_path_buf));
         Ok(())
     }
 
@@ -389,22 +340,11 @@ impl Disk for SimDisk {
             return Err(ErrorKind::NotFound.into());
         }
         let entry = |path: &PathBuf, kind| {
-            let name = (path.parent() == Some(dir))
-                .then(|| path.file_name())
-                .flatten();
-            name.map(|name| Entry {
-                name: name.to_os_string(),
-                kind,
-            })
+            let name = (path.parent() == Some(dir)).then(|| path.file_name()).flatten();
+            name.map(|name| Entry { name: name.to_os_string(), kind })
         };
-        let files = state
-            .live
-            .keys()
-            .filter_map(|path| entry(path, EntryKind::File));
-        let directories = state
-            .directories
-            .iter()
-            .filter_map(|path| entry(path, EntryKind::Directory));
+        let files = state.live.keys().filter_map(|path| entry(path, EntryKind::File));
+        let directories = state.directories.iter().filter_map(|path| entry(path, EntryKind::Directory));
         Ok(files.chain(directories).collect())
     }
 
@@ -413,10 +353,7 @@ impl Disk for SimDisk {
         if !state.off && state.live.contains_key(file) {
             return Err(ErrorKind::AlreadyExists.into());
         }
-        if !file
-            .parent()
-            .is_some_and(|dir| state.directories.contains(dir))
-        {
+        if !file.parent().is_some_and(|dir| state.directories.contains(dir)) {
             return Err(ErrorKind::NotFound.into());
         }
         let cut = state.step()?;
@@ -424,10 +361,7 @@ impl Disk for SimDisk {
         let inode = state.inodes.len() - 1;
         state.change(Change::Create(file.to_path_buf(), inode));
         confirm(cut)?;
-        Ok(Box::new(SimFile {
-            disk: self.clone(),
-            inode,
-        }))
+        Ok(Box::new(SimFile { disk: self.clone(), inode }))
     }
 
     fn read(&self, file: &Path) -> io::Result<Vec<u8>> {
@@ -460,9 +394,7 @@ impl Disk for SimDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
         confirm(state.step()?)?;
-        let State {
-            changes, durable, ..
-        } = &mut *state;
+        let State { changes, durable, .. } = &mut *state;
         changes.retain(|change| {
             let here = change.dir() == Some(dir);
             if here {
@@ -476,10 +408,7 @@ impl Disk for SimDisk {
     fn lock(&self, file: &Path) -> io::Result<LockGuard> {
         let mut state = self.reading()?;
         if !state.locked.insert(file.to_path_buf()) {
-            return Err(io::Error::new(
-                ErrorKind::WouldBlock,
-                std::process::id().to_string(),
-            ));
+            return Err(io::Error::new(ErrorKind::WouldBlock, std::process::id().to_string()));
         }
         Ok(Box::new(SimLock(self.clone(), file.to_path_buf())))
     }

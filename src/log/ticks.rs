@@ -18,12 +18,7 @@ pub(crate) struct Ticks {
 impl Ticks {
     /// Starts at `floor`; nothing was announced above it.
     pub fn new(floor: Tick, reserved: Tick, partitions: usize) -> Self {
-        Ticks {
-            floor,
-            in_flight: vec![None; partitions],
-            reserved,
-            frontier: floor.min(reserved),
-        }
+        Ticks { floor, in_flight: vec![None; partitions], reserved, frontier: floor.min(reserved) }
     }
 
     /// The tick of a group that starts now; the frontier waits for it until [`Ticks::land`].
@@ -61,13 +56,7 @@ impl Ticks {
 
     /// The tick before which everything is complete; never goes back.
     pub fn frontier(&mut self) -> Tick {
-        let lowest = self
-            .in_flight
-            .iter()
-            .flatten()
-            .copied()
-            .min()
-            .unwrap_or(self.floor);
+        let lowest = self.in_flight.iter().flatten().copied().min().unwrap_or(self.floor);
         self.frontier = self.frontier.max(lowest.min(self.floor).min(self.reserved));
         self.frontier
     }

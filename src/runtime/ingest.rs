@@ -35,7 +35,9 @@ pub enum IngestError {
     #[error(transparent)]
     Log(#[from] LogError),
     /// A line is no event, and `stop` was asked for.
-    #[error("line {line} is no event: {error}\n  hint: nothing was ingested; `--on-error skip` takes the others, `--rejects FILE` keeps what is left out")]
+    #[error(
+        "line {line} is no event: {error}\n  hint: nothing was ingested; `--on-error skip` takes the others, `--rejects FILE` keeps what is left out"
+    )]
     Rejected {
         /// Its number, from 1.
         line: u64,

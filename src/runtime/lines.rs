@@ -12,7 +12,10 @@ pub type Line<'a> = Result<&'a [u8], String>;
 
 /// Calls `take` with the number (from 1) and bytes of each line. LF and CR LF end a line, the last may lack it; a byte
 /// order mark before the first is dropped. Returns how many bytes were read.
-pub fn for_each_line<Error: From<std::io::Error>>(mut input: impl BufRead, mut take: impl FnMut(u64, Line<'_>, u64) -> Result<(), Error>) -> Result<u64, Error> {
+pub fn for_each_line<Error: From<std::io::Error>>(
+    mut input: impl BufRead,
+    mut take: impl FnMut(u64, Line<'_>, u64) -> Result<(), Error>,
+) -> Result<u64, Error> {
     let mut line = Vec::new();
     let (mut number, mut bytes) = (0u64, 0u64);
     loop {

@@ -92,7 +92,8 @@ impl<E: Event> Server<E> {
         let serving = Arc::new(Serving::default());
         let history = options.history.as_millis() as u64;
         let node_options = NodeOptions { workers: options.workers, history };
-        let node = Node::start(Arc::clone(&program.dataflow), log.clone(), node_options, Arc::clone(&serving)).map_err(StartError::Threads)?;
+        let node =
+            Node::start(Arc::clone(&program.dataflow), log.clone(), node_options, Arc::clone(&serving)).map_err(StartError::Threads)?;
         let node = Arc::new(node);
         let mut coordinator = Coordinator::new(Box::new(OneProcess(Arc::clone(&node))));
         let first = coordinator.start()?;

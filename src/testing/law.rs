@@ -106,6 +106,19 @@ pub fn check_layers_by_tick<E: Event>(dataflow: impl Dataflow<E>, events: &[(Tic
     (checks, truth)
 }
 
+/// The answers after the last event, when the batch layer computed everything before the last of `cuts` (the first cut from
+/// scratch, each later one on the generation before) and the speed layer the rest.
+pub fn answers_after_cuts<E: Event>(dataflow: impl Dataflow<E>, events: &[(Tick, E)], cuts: &[Tick], workers: usize, seed: u64) -> Answers {
+    let dataflow: Arc<dyn Dataflow<E>> = Arc::new(dataflow);
+    let end = Tick(events.last().map_or(1, |(tick, _)| tick.0 + 1));
+    let mut random = Random::new(seed);
+    let mut base = Generation::empty(workers);
+    for cut in cuts {
+        base = batch(&dataflow, &base, events, *cut, workers, &mut random);
+    }
+    Speed::run(&dataflow, base, events, end, &mut random).answers(Tick(end.0 - 1))
+}
+
 /// Cuts events into blocks of random sizes.
 fn blocks<E: Event>(events: &[(Tick, E)], random: &mut Random) -> Vec<Block<E>> {
     let mut left = events;

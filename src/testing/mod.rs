@@ -2,4 +2,4 @@
 
 mod law;
 
-pub use law::{Answers, Law, Random, check_layers, check_layers_by_tick};
+pub use law::{Answers, Law, Random, answers_after_cuts, check_layers, check_layers_by_tick};

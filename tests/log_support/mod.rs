@@ -2,9 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 use columnar::{Columnar, Index};
 use lambdaflow::log::sim::{Rng, SimClock, SimDisk};
-use lambdaflow::log::{
-    Block, Clock, Disk, Event, Execution, Log, LogError, LogOptions, Offset, Partition, Tick,
-};
+use lambdaflow::log::{Block, Clock, Disk, Event, Execution, Log, LogError, LogOptions, Offset, Partition, Tick};
 use proptest::test_runner::{Config, RngSeed};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -23,10 +21,7 @@ impl Event for Note {
 }
 
 pub fn note(number: u64) -> Note {
-    Note {
-        number,
-        text: format!("note {number} {}", "x".repeat((number % 7) as usize)),
-    }
+    Note { number, text: format!("note {number} {}", "x".repeat((number % 7) as usize)) }
 }
 
 pub fn notes(numbers: std::ops::Range<u64>) -> Vec<Note> {
@@ -45,32 +40,18 @@ pub fn partition_file(name: &str) -> PathBuf {
 
 /// Options under which a simulation repeats: work is done by the caller, segments are a few groups long.
 pub fn inline() -> LogOptions {
-    LogOptions {
-        execution: Execution::Inline,
-        ..LogOptions::default()
-    }
+    LogOptions { execution: Execution::Inline, ..LogOptions::default() }
 }
 
 pub fn inline_small() -> LogOptions {
-    LogOptions {
-        segment_bytes_max: 600,
-        ..inline()
-    }
+    LogOptions { segment_bytes_max: 600, ..inline() }
 }
 
-pub fn open(
-    disk: &SimDisk,
-    clock: &Arc<SimClock>,
-    options: LogOptions,
-) -> Result<Log<Note>, LogError> {
+pub fn open(disk: &SimDisk, clock: &Arc<SimClock>, options: LogOptions) -> Result<Log<Note>, LogError> {
     open_on(Arc::new(disk.clone()), clock, options)
 }
 
-pub fn open_on(
-    disk: Arc<dyn Disk>,
-    clock: &Arc<SimClock>,
-    options: LogOptions,
-) -> Result<Log<Note>, LogError> {
+pub fn open_on(disk: Arc<dyn Disk>, clock: &Arc<SimClock>, options: LogOptions) -> Result<Log<Note>, LogError> {
     Log::open(disk, Arc::clone(clock) as Arc<dyn Clock>, dir(), options)
 }
 
@@ -91,10 +72,7 @@ pub fn rows(block: &Block<Note>) -> Vec<Placed> {
         tick,
         note: Note::into_owned(columns.get(row)),
     };
-    block
-        .tick_runs()
-        .flat_map(|(tick, rows)| rows.map(move |row| place(tick, row)))
-        .collect()
+    block.tick_runs().flat_map(|(tick, rows)| rows.map(move |row| place(tick, row))).collect()
 }
 
 /// Everything from a tick on, and the error that ended the reading, if one did.
@@ -121,9 +99,7 @@ pub fn numbers(read: &[Placed]) -> Vec<u64> {
 
 /// The files of the first partition whose names end so, in order.
 pub fn partition_files(disk: &SimDisk, ending: &str) -> Vec<PathBuf> {
-    let in_partition = |path: &PathBuf| {
-        path.starts_with(dir().join("p0000")) && path.to_string_lossy().ends_with(ending)
-    };
+    let in_partition = |path: &PathBuf| path.starts_with(dir().join("p0000")) && path.to_string_lossy().ends_with(ending);
     disk.files().into_keys().filter(in_partition).collect()
 }
 
@@ -132,10 +108,5 @@ pub fn random_cases(cases: u32) -> Config {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let seed = Rng::seed_from_env().unwrap_or_else(|| RandomState::new().build_hasher().finish());
     println!("LAMBDAFLOW_SEED={seed}");
-    Config {
-        cases,
-        rng_seed: RngSeed::Fixed(seed),
-        failure_persistence: None,
-        ..Config::default()
-    }
+    Config { cases, rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..Config::default() }
 }

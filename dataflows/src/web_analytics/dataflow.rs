@@ -91,9 +91,8 @@ pub fn web_analytics(requests: Events<'_, Request>, views: &mut Views) {
     });
     views.publish("referrers", referrers).key(&["referrer"]).value(&["path", "hits", "status"]);
 
-    let errors = requests.flat_map(|r| {
-        r.method.is_empty().then(|| (ODD_REQUEST.to_owned(), Odd { at: *r.at, host: text(r.host), request: text(r.path) }))
-    });
+    let errors = requests
+        .flat_map(|r| r.method.is_empty().then(|| (ODD_REQUEST.to_owned(), Odd { at: *r.at, host: text(r.host), request: text(r.path) })));
     views.publish("errors", errors).key(&["reason"]).value(&["at", "host", "request"]);
 }
 
@@ -106,7 +105,8 @@ fn sessions_of(requests: &[(&(u64, String), isize)], sessions: &mut Vec<(Session
                 session.end = *at;
                 session.hits += n as u64;
             }
-            _ => sessions.extend(current.replace(Session { start: *at, end: *at, hits: n as u64, entry: path.clone() }).map(|session| (session, 1))),
+            _ => sessions
+                .extend(current.replace(Session { start: *at, end: *at, hits: n as u64, entry: path.clone() }).map(|session| (session, 1))),
         }
     }
     sessions.extend(current.map(|session| (session, 1)));

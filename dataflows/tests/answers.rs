@@ -86,7 +86,8 @@ fn the_sketch_counts_visitors_within_four_standard_errors() {
         assert!((sketched - exact).abs() <= bound(exact), "{path}: {exact} visitors, sketched {sketched}");
         total = (total.0 + exact, total.1 + sketched);
     }
-    assert!((total.1 / total.0 - 1.0).abs() < 0.01, "the estimates are biased: {total:?}");
+    // Paths share their visitors and so their collisions: the sum errs like one sketch, not like 1,498 independent ones.
+    assert!((total.1 / total.0 - 1.0).abs() < 2.0 * 1.04 / 64.0, "the estimates are biased: {total:?}");
 }
 
 #[test]

@@ -234,3 +234,27 @@ fn a_second_handle_in_the_same_process_is_refused() {
     assert_eq!(numbers(&read_all(&log)), [0, 1]);
     assert!(log.frontier() > Tick::ZERO);
 }
+
+#[test]
+fn a_link_or_pipe_in_the_place_of_a_segment_is_reported_and_not_opened() {
+    let place = temporary();
+    let dir = place.path().join("log");
+    open(&dir).unwrap().close().unwrap();
+    let pipe = dir.join("p0000").join(format!("{:020}.seg", 0));
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    for _ in 0..2 {
+        match open(&dir) {
+            Err(error @ LogError::Damaged(_)) => assert_eq!(error.exit_code(), 3),
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("a pipe was taken for a segment"),
+        }
+        std::fs::remove_file(&pipe).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &pipe).unwrap();
+    }
+}

@@ -80,7 +80,7 @@ fn child(dir: &Path, task: &str, crash_at: Option<(Step, u64)>) -> Child {
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap()
 }

@@ -109,7 +109,10 @@ fn parse_read(view: String, kind: &str, pairs: &Pairs) -> Result<Read, Response>
         "top" => &["n"],
         "scan" => &["limit"],
         _ => {
-            return Err(failure(StatusCode::NOT_FOUND, format!("`{kind}` is no way to read a view\n  hint: get, range, prefix, top, scan")));
+            return Err(failure(
+                StatusCode::NOT_FOUND,
+                format!("`{kind}` is no way to read a view\n  hint: get, range, prefix, top, scan"),
+            ));
         }
     };
     if let Some((name, _)) =

@@ -66,7 +66,7 @@ fn child(dir: &Path, task: &str, crash_at: Option<(Step, u64)>) -> Child {
     if let Some((step, count)) = crash_at {
         command.env(CRASH_AT, format!("{}:{count}", step.name()));
     }
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// Runs the child to its end. Returns how many events it was told are in the log, and whether it was killed.
@@ -182,4 +182,22 @@ fn a_second_handle_in_the_same_process_is_refused() {
     let log = open(&dir).unwrap();
     assert_eq!(numbers(&read_all(&log)), [0, 1]);
     assert!(log.frontier() > Tick::ZERO);
+}
+
+#[test]
+fn a_link_or_pipe_in_the_place_of_a_segment_is_reported_and_not_opened() {
+    let place = temporary();
+    let dir = place.path().join("log");
+    open(&dir).unwrap().close().unwrap();
+    let pipe = dir.join("p0000").join(format!("{:020}.seg", 0));
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for _ in 0..2 {
+        match open(&dir) {
+            Err(error @ LogError::Damaged(_)) => assert_eq!(error.exit_code(), 3),
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("a pipe was taken for a segment"),
+        }
+        std::fs::remove_file(&pipe).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &pipe).unwrap();
+    }
 }

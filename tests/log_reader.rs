@@ -2,7 +2,7 @@
 mod log_support;
 
 use lambdaflow::log::sim::{SimClock, SimDisk};
-use lambdaflow::log::{LogOptions, LogReader, Tick, verify};
+use lambdaflow::log::{Block, BulkAppender, Cursor, Log, LogOptions, LogReader, Tick, WakerGuard, verify};
 use log_support::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -51,4 +51,16 @@ fn a_reader_without_the_lock_leaves_a_torn_tail_alone() {
     let report = verify(&disk, dir()).unwrap();
     assert!(report.is_whole() && report.unfinished.len() == 1);
     assert_eq!(disk.files(), before);
+}
+
+#[test]
+fn logs_blocks_and_cursors_can_be_given_to_other_threads() {
+    fn given<T: Send>() {}
+    fn shared<T: Send + Sync>() {}
+    shared::<Log<Note>>();
+    shared::<LogReader<Note>>();
+    shared::<Block<Note>>();
+    shared::<WakerGuard>();
+    given::<Cursor<Note>>();
+    given::<BulkAppender<Note>>();
 }

@@ -127,7 +127,10 @@ fn check(disk: &SimDisk, history: &History, options: &LogOptions) -> Result<(), 
     Ok(())
 }
 
+/// So many seeds, times `LAMBDAFLOW_SEEDS` for a longer run; or the one in `LAMBDAFLOW_SEED`.
 fn seeds(count: u64) -> Vec<u64> {
+    let times: u64 = std::env::var("LAMBDAFLOW_SEEDS").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    let count = count * times;
     Rng::seed_from_env().map_or_else(|| (0..count).collect(), |seed| vec![seed])
 }
 

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long [`Log::advance`] waits for a slow disk before it returns the frontier as it is.
+/// How long [`Log::advance`](super::Log::advance) waits for a slow disk before it returns the frontier as it is.
 pub const ADVANCE_WAIT_MS_MAX: u64 = 100;
 
 /// What threads, cursors and handles share.

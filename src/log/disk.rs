@@ -111,6 +111,16 @@ pub struct RealDisk;
 
 struct RealFile(File);
 
+struct RealLock(File);
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that another thread is just starting holds a copy of the file until it has replaced
+        // itself, and the lock with it. An error leaves the lock to the closing that follows.
+        let _ = self.0.unlock();
+    }
+}
+
 impl DiskFile for RealFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.write(bytes)
@@ -176,7 +186,7 @@ impl Disk for RealDisk {
             Ok(()) => {
                 file.set_len(0)?;
                 writeln!(file, "{}", std::process::id())?;
-                Ok(Box::new(file))
+                Ok(Box::new(RealLock(file)))
             }
             Err(fs::TryLockError::WouldBlock) => {
                 let mut holder = String::new();

@@ -40,16 +40,6 @@ pub enum LogError {
         /// The type it was opened with.
         expected: String,
     },
-    /// The log was created with other options than asked for, which cannot be changed later.
-    #[error("log {} has {found} partitions, not {expected}\n  hint: leave the number out, or create a new log", dir.display())]
-    WrongPartitions {
-        /// The log's directory.
-        dir: PathBuf,
-        /// Partitions the log has.
-        found: u32,
-        /// Partitions asked for.
-        expected: u32,
-    },
     /// The bytes of the blocks are laid out in another way than this program reads them.
     #[error("log {} is laid out as {found}, this program reads {expected}\n  hint: `log rewrite` with the program that wrote it", dir.display())]
     WrongLayout {
@@ -156,7 +146,6 @@ impl LogError {
             LogError::NoLog { .. }
             | LogError::NotALog { .. }
             | LogError::WrongEvent { .. }
-            | LogError::WrongPartitions { .. }
             | LogError::WrongLayout { .. }
             | LogError::NewerFormat { .. }
             | LogError::TooLarge { .. }
@@ -172,9 +161,7 @@ impl LogError {
     pub(crate) fn storage(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                LogError::OutOfSpace { action, path }
-            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => LogError::OutOfSpace { action, path },
             _ => LogError::Storage { action, path, source: Arc::new(source) },
         }
     }

@@ -178,7 +178,7 @@ impl<E: Event> Log<E> {
 
     /// Closes the current tick and returns the frontier, at least one tick on, once what was being written is durable.
     ///
-    /// Waits no longer than [`ADVANCE_WAIT_MS_MAX`] for the disk; then the frontier may be where it was.
+    /// Waits no longer than [`ADVANCE_WAIT_MS_MAX`](super::ADVANCE_WAIT_MS_MAX) for the disk; then the frontier may be where it was.
     pub fn advance(&self) -> Result<Tick, LogError> {
         self.handle.core.advance()
     }

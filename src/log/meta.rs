@@ -90,7 +90,10 @@ impl Meta {
         };
         document::write(disk, dir, mark::NAME, &mark)?;
         document::write(disk, dir, META_NAME, &meta)?;
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        if let Some(parent) = dir.parent() {
+            // A name without a directory is in the current one.
+            let here = parent.as_os_str().is_empty();
+            let parent = if here { Path::new(".") } else { parent };
             disk.sync_dir(parent).map_err(|error| LogError::storage("sync", parent, error))?;
         }
         Ok(meta)

@@ -31,21 +31,14 @@ impl<E: Event> LogReader<E> {
         let meta = Meta::read(disk, dir)?;
         meta.check::<E>(dir)?;
         let log = meta.id(dir)?;
-        let mut looks = 0;
-        loop {
-            looks += 1;
+        look_again(|| {
             // The mark first: what it promises is then on disk when the segments are listed.
             let mark = Mark::read(disk, dir, &meta)?;
-            match plan_all::<E>(disk, dir, log, &mark, Beside::Writer) {
-                Ok(plans) => {
-                    let partitions = plans.into_iter().map(|plan| plan.into_segments()).collect();
-                    // More may come at any tick, so nothing is said to be complete.
-                    return Ok(LogReader { contents: Arc::new(Contents::new(partitions, Tick::ZERO)) });
-                }
-                Err(LogError::Storage { .. } | LogError::Damaged(_)) if looks < LOOKS_MAX => {}
-                Err(error) => return Err(error),
-            }
-        }
+            let plans = plan_all::<E>(disk, dir, log, &mark, Beside::Writer)?;
+            let partitions = plans.into_iter().map(|plan| plan.into_segments()).collect();
+            // More may come at any tick, so nothing is said to be complete.
+            Ok(LogReader { contents: Arc::new(Contents::new(partitions, Tick::ZERO)) })
+        })
     }
 
     /// Reads all partitions from tick `from`, to where they ended when the reader was opened.
@@ -57,4 +50,15 @@ impl<E: Event> LogReader<E> {
     pub fn events_total(&self) -> u64 {
         self.contents.events_total()
     }
+}
+
+/// Repeats a look at files that a writer may have moved meanwhile.
+pub(crate) fn look_again<T>(mut look: impl FnMut() -> Result<T, LogError>) -> Result<T, LogError> {
+    for _ in 1..LOOKS_MAX {
+        match look() {
+            Err(LogError::Storage { .. } | LogError::Damaged(_)) => {}
+            seen => return seen,
+        }
+    }
+    look()
 }

@@ -1,7 +1,7 @@
 //! What can be said of a log without knowing its event type: a summary, and a check of every byte.
 //!
 //! Neither takes the lock or changes anything. Beside a running writer `verify` may see its last group half written, which
-//! it lists as unfinished and not as damage.
+//! it lists as unfinished and not as damage. A segment that the writer seals during the look can read as a gap: look twice.
 use super::cursor::Cursor;
 use super::disk::{Disk, uninterrupted};
 use super::error::{Damage, LogError};
@@ -10,6 +10,7 @@ use super::frame::{LogId, SegmentId, scan};
 use super::mark::Mark;
 use super::meta::{Found, Meta, look, partition_dir};
 use super::position::{Offset, Partition, Tick};
+use super::reader::look_again;
 use super::recovery::Listing;
 use super::segment::SegmentFile;
 use columnar::Index;
@@ -78,20 +79,20 @@ impl VerifyReport {
 
 /// Summarises the log in `dir`, reading footers of sealed segments and the frames of active ones.
 pub fn info(disk: &dyn Disk, dir: &Path) -> Result<LogInfo, LogError> {
-    let mut survey = Survey::start(disk, dir, Depth::Footers)?;
-    survey.run()?;
-    match survey.damage.into_iter().next() {
-        Some(damage) => Err(LogError::Damaged(damage)),
-        None => Ok(survey.info),
-    }
+    look_again(|| {
+        let survey = Survey::run(disk, dir, Depth::Footers)?;
+        match survey.damage.into_iter().next() {
+            Some(damage) => Err(LogError::Damaged(damage)),
+            None => Ok(survey.info),
+        }
+    })
 }
 
 /// Checks every byte of every segment: headers, bodies, indexes, footers, and that offsets and ticks chain up.
 ///
 /// Returns an error only when `dir` is no log, or storage fails; damage is listed in the report.
 pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<VerifyReport, LogError> {
-    let mut survey = Survey::start(disk, dir, Depth::EveryByte)?;
-    survey.run()?;
+    let survey = look_again(|| Survey::run(disk, dir, Depth::EveryByte))?;
     Ok(VerifyReport { info: survey.info, damage: survey.damage, unfinished: survey.unfinished })
 }
 
@@ -132,11 +133,12 @@ impl<'a> Survey<'a> {
         Ok(Survey { disk, dir, depth, log, mark, info, damage: Vec::new(), unfinished: Vec::new() })
     }
 
-    fn run(&mut self) -> Result<(), LogError> {
-        for number in 0..self.info.partitions.len() {
-            self.partition(number)?;
+    fn run(disk: &'a dyn Disk, dir: &'a Path, depth: Depth) -> Result<Self, LogError> {
+        let mut survey = Survey::start(disk, dir, depth)?;
+        for number in 0..survey.info.partitions.len() {
+            survey.partition(number)?;
         }
-        Ok(())
+        Ok(survey)
     }
 
     /// Keeps damage for the report; other errors end the survey.

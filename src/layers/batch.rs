@@ -16,7 +16,7 @@ use super::graph::{Dataflow, build};
 
 /// Added to the nice value of batch threads: under contention the speed layer gets about nine times the share
 /// (each step of nice is a factor of 1.25 in weight).
-const BATCH_NICE: i32 = 10;
+pub(super) const BATCH_NICE: i32 = 10;
 
 /// What one batch computed, on all workers of this process.
 pub struct BatchOutput {

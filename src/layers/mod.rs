@@ -6,11 +6,18 @@
 //! Deliberately absent: HTTP, the command line, and any merge code (that is `runs::merged`).
 
 mod batch;
+mod control;
+mod coordinator;
 mod feed;
 mod graph;
+mod node;
 mod speed;
 
+pub(crate) use batch::panic_message;
 pub use batch::{BatchError, BatchOutput, run_batch};
+pub use control::{Command, Manifest, Processes, Report};
+pub use coordinator::{Coordinator, Cycle, CycleError, Handover};
 pub use feed::{EventSource, Feed, Replay, Take};
 pub use graph::Dataflow;
+pub use node::{Node, NodeOptions, OneProcess};
 pub use speed::{Progress, SpeedGraph, SpeedWorkers};

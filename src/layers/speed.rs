@@ -37,7 +37,7 @@ struct Install<E: Event> {
 pub struct SpeedWorkers<E: Event> {
     queues: Vec<(Sender<Arc<Install<E>>>, Thread)>,
     stop: Arc<AtomicBool>,
-    guards: Option<WorkerGuards<()>>,
+    guards: Mutex<Option<WorkerGuards<()>>>,
 }
 
 /// One speed graph: a base, and views that follow the log from it.
@@ -85,7 +85,7 @@ impl<E: Event> SpeedWorkers<E> {
         let mut threads: Vec<(usize, Thread)> = threads.iter().take(workers).collect();
         threads.sort_by_key(|(index, _)| *index);
         let queues = senders.into_iter().zip(threads).map(|(queue, (_, thread))| (queue, thread)).collect();
-        Ok(Self { queues, stop, guards: Some(guards) })
+        Ok(Self { queues, stop, guards: Mutex::new(Some(guards)) })
     }
 
     /// Builds a graph of the dataflow on a base, fed from the base's frontier on.
@@ -119,14 +119,14 @@ impl<E: Event> SpeedWorkers<E> {
     }
 
     /// Stops the workers and waits for them.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
         self.halt();
     }
 
-    fn halt(&mut self) {
+    fn halt(&self) {
         self.stop.store(true, Ordering::Release);
         self.queues.iter().for_each(|(_, thread)| thread.unpark());
-        if let Some(guards) = self.guards.take() {
+        if let Some(guards) = self.guards.lock().expect("joining does not panic while the lock is held").take() {
             drop(guards.join());
         }
     }

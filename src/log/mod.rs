@@ -1,97 +1,85 @@
-//! Stub of the log's types until the log lands.
-#![allow(missing_docs)]
-use columnar::{Borrow, BorrowedOf, Columnar, Len, Push};
-use std::{ops::Range, sync::Arc};
+//! The master dataset: every event, immutable, in the order it was acknowledged.
+//!
+//! ```text
+//! DIR/log.json                            what the log is: id, event type, layout, partitions
+//! DIR/lock                                held while a process has the log open
+//! DIR/mark                                ticks reserved ahead, offsets known to be on disk
+//! DIR/p0000/00000000000000000000.seg      sealed segment: large blocks, mapped and read in place
+//! DIR/p0000/00000000000000065536.active   being appended to: one frame per group commit
+//! DIR/p0000/*.torn-1                      a tail that a crash tore, set aside before it was cut
+//! ```
+//!
+//! What holds whenever: an acknowledged event is never lost; an offset means the same event for ever; a reader that was told
+//! a frontier never sees an event below it appear; damage is reported with its place and never skipped.
+//!
+//! ```
+//! use lambdaflow::log::{Event, Log, LogOptions, RealDisk, SystemClock, Tick};
+//! use std::sync::Arc;
+//!
+//! #[derive(Clone, Debug, columnar::Columnar, serde::Serialize, serde::Deserialize)]
+//! struct Visit { user: u64, path: String }
+//! impl Event for Visit {
+//!     const NAME: &'static str = "visit";
+//!     const VERSION: u32 = 1;
+//!     const FIELDS: &'static [&'static str] = &["user: u64", "path: String"];
+//! }
+//!
+//! # let temporary = tempfile::tempdir()?;
+//! # let dir = temporary.path().join("log");
+//! let log = Log::<Visit>::open(Arc::new(RealDisk), Arc::new(SystemClock), &dir, LogOptions::default())?;
+//! let ack = log.append(vec![Visit { user: 1, path: "/".into() }])?; // on disk when this returns
+//! assert_eq!(ack.first_offset().0, 0);
+//!
+//! let mut cursor = log.cursor(Tick::ZERO);
+//! let block = cursor.next()?.expect("one block");
+//! let paths = block.columns().path; // borrowed from the block
+//! assert_eq!(paths.get_str(0), "/");
+//! log.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+mod block;
+mod bulk;
+mod clock;
+mod commit;
+mod core;
+mod cursor;
+mod disk;
+mod document;
+mod error;
+mod event;
+mod failpoint;
+mod fault;
+mod frame;
+mod handle;
+mod map;
+mod mark;
+mod meta;
+mod options;
+mod partition;
+mod position;
+mod reader;
+mod recovery;
+mod report;
+mod segment;
+pub mod sim;
+mod ticks;
 
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub struct Tick(pub u64);
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub struct Partition(pub u32);
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub struct Offset(pub u64);
-
-pub trait Event:
-    Columnar<Container: Send + Sync> + Clone + Send + Sync + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned + 'static
-{
-    const NAME: &'static str;
-    const VERSION: u32;
-    const FIELDS: &'static [&'static str];
-}
-
-pub struct Block<E: Event> {
-    body: Arc<(E::Container, Vec<(Tick, usize)>)>,
-    range: Range<usize>,
-}
-impl<E: Event> Clone for Block<E> {
-    fn clone(&self) -> Self {
-        Self { body: Arc::clone(&self.body), range: self.range.clone() }
-    }
-}
-impl<E: Event> Block<E> {
-    pub fn from_events(events: impl IntoIterator<Item = (Tick, E)>) -> Self {
-        let mut c = E::Container::default();
-        let mut ticks: Vec<(Tick, usize)> = Vec::new();
-        for (t, e) in events {
-            c.push(&e);
-            match ticks.last_mut() {
-                Some((last, end)) if *last == t => *end += 1,
-                _ => {
-                    let n = ticks.last().map_or(0, |x| x.1);
-                    ticks.push((t, n + 1))
-                }
-            }
-        }
-        let n = c.len();
-        Self { body: Arc::new((c, ticks)), range: 0..n }
-    }
-    pub fn len(&self) -> usize {
-        self.range.len()
-    }
-    pub fn is_empty(&self) -> bool {
-        self.range.is_empty()
-    }
-    pub fn columns(&self) -> BorrowedOf<'_, E> {
-        self.body.0.borrow()
-    }
-    pub fn range(&self) -> Range<usize> {
-        self.range.clone()
-    }
-    pub fn tick_runs(&self) -> impl Iterator<Item = (Tick, Range<usize>)> + '_ {
-        let mut start = 0;
-        self.body.1.iter().filter_map(move |(t, end)| {
-            let r = start.max(self.range.start)..(*end).min(self.range.end);
-            start = *end;
-            (!r.is_empty()).then_some((*t, r))
-        })
-    }
-    pub fn slice_ticks(&self, ticks: Range<Tick>) -> Self {
-        let mut r: Option<Range<usize>> = None;
-        for (t, x) in self.tick_runs() {
-            if ticks.contains(&t) {
-                r = Some(match r {
-                    None => x,
-                    Some(o) => o.start..x.end,
-                })
-            }
-        }
-        Self { body: Arc::clone(&self.body), range: r.unwrap_or(0..0) }
-    }
-    pub fn first_tick(&self) -> Tick {
-        self.tick_runs().next().unwrap().0
-    }
-    pub fn last_tick(&self) -> Tick {
-        self.tick_runs().last().unwrap().0
-    }
-}
-#[derive(Debug, thiserror::Error)]
-#[error("stub")]
-pub struct LogError;
-pub struct Cursor<E>(std::marker::PhantomData<E>);
-impl<E: Event> Cursor<E> {
-    pub fn next(&mut self) -> Result<Option<Block<E>>, LogError> {
-        Ok(None)
-    }
-    pub fn complete(&self) -> Tick {
-        Tick(0)
-    }
-}
+pub use self::core::ADVANCE_WAIT_MS_MAX;
+pub use block::Block;
+pub use bulk::{BULK_FRAMES_IN_FLIGHT_MAX, BulkAck, BulkAppender};
+pub use clock::{Clock, SystemClock};
+pub use commit::{
+    APPEND_BYTES_MAX, APPEND_EVENTS_MAX, Ack, GROUP_BYTES_MAX, GROUP_EVENTS_MAX, QUEUE_APPENDS_MAX,
+    SEAL_BACKLOG_MAX,
+};
+pub use cursor::Cursor;
+pub use disk::{Disk, DiskFile, Entry, EntryKind, LockGuard, RealDisk};
+pub use error::{Damage, LogError};
+pub use event::{Event, EventType};
+pub use failpoint::Step;
+pub use handle::{Log, LogStats, PartitionStats, WakerGuard};
+pub use map::Bytes;
+pub use options::{BLOCK_EVENTS_MAX, Durability, Execution, LogOptions, SEGMENT_BYTES_MAX};
+pub use position::{Offset, Partition, Tick};
+pub use reader::LogReader;
+pub use report::{LogInfo, PartitionInfo, VerifyReport, info, verify};

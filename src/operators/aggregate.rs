@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hash, Hasher};
 
-use columnar::{Borrow, Columnar, Index, Len, Push, Ref};
+use columnar::{Borrow, BorrowedOf, Columnar, Index, Push, Ref};
 use differential_dataflow::difference::Semigroup;
 use differential_dataflow::{AsCollection, VecCollection};
 use foldhash::fast::FixedState;
@@ -116,16 +116,22 @@ tuple_key!(A KA 0, B KB 1, C KC 2, D KD 3);
 
 /// Collects the groups of one epoch. An author's closure adds to it.
 pub struct Groups<K: Data, M: Monoid> {
-    index: HashTable<u32>,
-    hashes: Vec<u64>,
+    /// The sum stands in the slot, since it is needed whenever the slot is; the key is elsewhere.
+    slots: HashTable<Group<M>>,
     keys: K::Container,
-    sums: Vec<Fold<M>>,
+    /// By group, for when the table grows.
+    hashes: Vec<u64>,
     state: FixedState,
+}
+
+struct Group<M> {
+    at: u32,
+    sum: Fold<M>,
 }
 
 impl<K: Data, M: Monoid> Default for Groups<K, M> {
     fn default() -> Self {
-        Self { index: HashTable::new(), hashes: Vec::new(), keys: Default::default(), sums: Vec::new(), state: FixedState::default() }
+        Self { slots: HashTable::new(), keys: Default::default(), hashes: Vec::new(), state: FixedState::default() }
     }
 }
 
@@ -137,37 +143,32 @@ impl<K: Data, M: Monoid> Groups<K, M> {
         key.feed(&mut hasher);
         let hash = hasher.finish();
         let keys = self.keys.borrow();
-        match self.index.find(hash, |&at| key.is(keys.get(at as usize))) {
-            Some(&at) => {
-                let sum = &mut self.sums[at as usize];
+        match self.slots.find_mut(hash, |group| key.is(keys.get(group.at as usize))) {
+            Some(Group { sum, .. }) => {
                 sum.0 += 1;
                 sum.1.plus_equals(&value);
             }
-            None => {
-                let at = self.sums.len() as u32;
-                key.store(&mut self.keys);
-                self.sums.push((1, value));
-                self.hashes.push(hash);
-                let hashes = &self.hashes;
-                self.index.insert_unique(hash, at, |&at| hashes[at as usize]);
-            }
+            None => self.insert(hash, key, value),
         }
     }
 
+    #[cold]
+    fn insert<Q: KeyRef<K>>(&mut self, hash: u64, key: Q, value: M) {
+        let at = self.hashes.len() as u32;
+        key.store(&mut self.keys);
+        self.hashes.push(hash);
+        let hashes = &self.hashes;
+        self.slots.insert_unique(hash, Group { at, sum: (1, value) }, |group| hashes[group.at as usize]);
+    }
+
     fn len(&self) -> usize {
-        self.sums.len()
+        self.slots.len()
     }
 
     /// The groups so far; starts again with none.
     fn take(&mut self) -> impl Iterator<Item = (K, Fold<M>)> + use<K, M> {
-        let taken = std::mem::take(self);
-        let mut at = 0;
-        let keys = taken.keys;
-        taken.sums.into_iter().map(move |sum| {
-            let key = K::into_owned(keys.borrow().get(at));
-            at += 1;
-            (key, sum)
-        })
+        let Self { slots, keys, .. } = std::mem::take(self);
+        slots.into_iter().map(move |Group { at, sum }| (K::into_owned(keys.borrow().get(at as usize)), sum))
     }
 }
 
@@ -178,6 +179,19 @@ impl<'s, E: Event> Events<'s, E> {
     /// requests.aggregate::<(String, u64), Count>(|r, groups| groups.add((r.path, hour(*r.at)), Count::one()))
     /// ```
     pub fn aggregate<K: Data, M: Monoid>(self, mut logic: impl FnMut(Ref<'_, E>, &mut Groups<K, M>) + 'static) -> Aggregated<'s, K, M> {
+        self.aggregate_columns(move |columns, row, groups| logic(columns.get(row), groups))
+    }
+
+    /// [`Events::aggregate`] for events with many fields: the closure gets the columns and the number of an event's row,
+    /// and reads only the columns it names. A borrowed event has all fields looked up.
+    ///
+    /// ```ignore
+    /// requests.aggregate_columns::<String, Count>(|requests, row, groups| groups.add(requests.path.get(row), Count::one()))
+    /// ```
+    pub fn aggregate_columns<K: Data, M: Monoid>(
+        self,
+        mut logic: impl FnMut(&BorrowedOf<'_, E>, usize, &mut Groups<K, M>) + 'static,
+    ) -> Aggregated<'s, K, M> {
         let epochs = self.epochs;
         let combined = self.chunks.unary_frontier(Pipeline, "Combine", move |capability, _| {
             drop(capability);
@@ -196,7 +210,7 @@ impl<'s, E: Event> Events<'s, E> {
                         for (time, rows) in chunk.runs() {
                             let (capability, groups) = held.entry(time).or_insert_with(|| (capability.delayed(&time), Groups::default()));
                             for row in rows {
-                                logic(columns.get(row), groups);
+                                logic(&columns, row, groups);
                             }
                             if groups.len() >= COMBINED_GROUPS_MAX {
                                 emit(capability, groups);

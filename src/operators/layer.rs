@@ -29,9 +29,9 @@ pub enum Purpose {
 }
 
 /// The runs that one worker's batch graph leaves behind, by slot; each is an `Arc<Run>`.
-pub type Frozen = Vec<Box<dyn Any + Send>>;
+pub type Frozen = Vec<Box<dyn Any + Send + Sync>>;
 
-type Freezer = Box<dyn FnOnce() -> Box<dyn Any + Send>>;
+type Freezer = Box<dyn FnOnce() -> Box<dyn Any + Send + Sync>>;
 
 struct Entry {
     outline: String,

@@ -40,7 +40,7 @@ impl Count {
     }
 }
 
-/// A sum of integers. Overflow of the 64 bits panics in debug builds and wraps in release builds.
+/// A sum of integers, modulo 2^64: sums must form a group, so that a retraction undoes an addition whatever came between.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Columnar)]
 #[columnar(derive(PartialEq, Eq, PartialOrd, Ord))]
 #[serde(transparent)]
@@ -62,7 +62,7 @@ macro_rules! integer_monoid {
         }
         impl Semigroup for $name {
             fn plus_equals(&mut self, other: &Self) {
-                self.0 += other.0;
+                self.0 = self.0.wrapping_add(other.0);
             }
         }
         impl Monoid for $name {
@@ -73,7 +73,7 @@ macro_rules! integer_monoid {
         }
         impl Abelian for $name {
             fn times(&self, n: isize) -> Self {
-                Self(self.0 * n as $integer)
+                Self(self.0.wrapping_mul(n as $integer))
             }
         }
     };

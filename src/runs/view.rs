@@ -119,9 +119,9 @@ pub enum Query {
 /// What an audit compares the speed graph's rows with.
 pub enum Audited<'a> {
     /// The run of changes between two generations, by shard, each an `Arc<Run>`.
-    Changes(Vec<&'a (dyn Any + Send)>),
+    Changes(Vec<&'a (dyn Any + Send + Sync)>),
     /// The one run of a generation computed from scratch, by shard, each an `Arc<Run>`.
-    Whole(Vec<&'a (dyn Any + Send)>),
+    Whole(Vec<&'a (dyn Any + Send + Sync)>),
 }
 
 /// The result of comparing the two layers on one view.
@@ -141,6 +141,14 @@ impl Audit {
     /// Whether both layers agree.
     pub fn agrees(&self) -> bool {
         self.batch == self.speed
+    }
+
+    /// Adds the audit of the same view on another process.
+    pub fn add(&mut self, other: Self) {
+        self.batch = self.batch.plus(other.batch);
+        self.speed = self.speed.plus(other.speed);
+        self.differing.extend(other.differing);
+        self.differing.truncate(AUDIT_ROWS_SHOWN);
     }
 }
 

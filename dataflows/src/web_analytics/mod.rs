@@ -5,10 +5,23 @@
 //! dataflow, and **must not share logic with it**: it is the oracle that the dataflow is held against.
 
 mod calendar;
+mod dataflow;
 pub mod generate;
 pub mod parse;
 pub mod reference;
 mod request;
 pub mod views;
 
+pub use dataflow::{Hits, web_analytics};
 pub use request::{Request, RequestContainer, RequestReference};
+
+use generate::{Generator, GeneratorOptions, to_combined_line};
+use lambdaflow::prelude::Program;
+
+/// The program: reads access logs in the combined format, or the same fields as JSON.
+pub fn program() -> Program<Request> {
+    Program::new("web_analytics", web_analytics)
+        .summary("hits, visitors, sessions, referrers and top paths of a web site, from its access log")
+        .lines(parse::parse_any)
+        .samples(|seed| Generator::new(seed, GeneratorOptions::default()).map(|request| to_combined_line(&request)))
+}

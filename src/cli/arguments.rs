@@ -1,0 +1,325 @@
+//! What can be said on the command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::runtime::OnError;
+
+const EXAMPLE: &str = "\
+Example:
+  lambdaflow ingest web_analytics --log /tmp/web access.log
+  lambdaflow run web_analytics --log /tmp/web -w 2
+  lambdaflow query hits --top 10";
+
+/// Runs dataflows on a batch and a speed layer and serves exact answers from both.
+#[derive(Parser)]
+#[command(name = "lambdaflow", version, before_help = EXAMPLE, disable_help_flag = true, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+    /// Print help.
+    #[arg(long, action = ArgAction::Help, global = true)]
+    help: Option<bool>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Serve a dataflow's views over a log, and take events.
+    Run(Run),
+    /// Append the events of a file to a log, or to a running server with --to.
+    Ingest(Ingest),
+    /// Read a view of a running server.
+    Query(Query),
+    /// Compute all views of a running server anew from the first event, and switch to them.
+    Rebuild(Rebuild),
+    /// Compute all views in both layers and compare them: exit code 1 if they differ.
+    Audit(Audit),
+    /// Print sample input for a dataflow.
+    Generate(Generate),
+    /// Look into a log.
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// List the dataflows of this program.
+    List,
+}
+
+#[derive(Args)]
+pub(crate) struct Run {
+    /// Name of the dataflow; may be left out where there is one only.
+    pub dataflow: Option<String>,
+    /// Directory of the log; made if there is none.
+    #[arg(long, value_name = "DIR")]
+    pub log: PathBuf,
+    /// Worker threads of each layer.
+    #[arg(short = 'w', long, alias = "threads", default_value_t = 1, value_parser = workers)]
+    pub workers: usize,
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDR")]
+    pub listen: SocketAddr,
+    /// Listen on an address that other machines reach. There is no authentication.
+    #[arg(long)]
+    pub insecure: bool,
+    /// How often the current tick is closed: the freshness of answers.
+    #[arg(long, default_value = "10ms", value_parser = duration)]
+    pub tick: Duration,
+    /// Least time from one batch cycle to the next; 0 for none but on request.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub batch_interval: Duration,
+    /// How far back `as_of` can reach.
+    #[arg(long, default_value = "5s", value_parser = duration)]
+    pub history: Duration,
+    /// What an acknowledged append survives: a power cut, the end of the process, nothing.
+    #[arg(long, default_value = "sync")]
+    pub durability: DurabilityArgument,
+}
+
+#[derive(Args)]
+pub(crate) struct Ingest {
+    /// Name of the dataflow, then the file (`-` for standard input). Where there is one dataflow only, the file alone.
+    #[arg(required = true, num_args = 1..=2, value_names = ["DATAFLOW", "FILE"])]
+    operands: Vec<String>,
+    #[arg(skip)]
+    pub dataflow: Option<String>,
+    /// Directory of the log; made if there is none.
+    #[arg(long, value_name = "DIR", required_unless_present = "to")]
+    pub log: Option<PathBuf>,
+    /// A running server to append to instead.
+    #[arg(long, value_name = "URL", conflicts_with = "log")]
+    pub to: Option<String>,
+    /// What to do about a line that is no event.
+    #[arg(long, default_value = "stop")]
+    pub on_error: OnError,
+    /// Write lines that are no events to this file.
+    #[arg(long, value_name = "FILE")]
+    pub rejects: Option<PathBuf>,
+    /// What an acknowledged append survives.
+    #[arg(long, default_value = "sync")]
+    pub durability: DurabilityArgument,
+    /// How to print the result.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
+}
+
+impl Ingest {
+    /// The file, and the dataflow's name if one was given.
+    pub fn file(&self) -> &str {
+        self.operands.last().map_or("-", |file| file)
+    }
+
+    /// Moves the name out of the operands.
+    pub fn resolve(&mut self) {
+        if self.operands.len() == 2 {
+            self.dataflow = Some(self.operands[0].clone());
+        }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Server {
+    /// The server to ask.
+    #[arg(long, default_value = "http://127.0.0.1:7070", value_name = "URL", env = "LAMBDAFLOW_TO")]
+    pub to: String,
+}
+
+#[derive(Args)]
+#[command(group(clap::ArgGroup::new("rows").args(["key", "prefix", "top"]).multiple(false)))]
+pub(crate) struct Query {
+    /// Name of the view; without one, the views are listed.
+    pub view: Option<String>,
+    /// Rows of this key, as JSON; may be repeated. A word that is not JSON is taken as a string.
+    #[arg(long, value_name = "JSON")]
+    pub key: Vec<String>,
+    /// Rows from this key on.
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["key", "prefix", "top"])]
+    pub from: Option<String>,
+    /// Rows before this key.
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["key", "prefix", "top"])]
+    pub until: Option<String>,
+    /// Rows whose key begins like this.
+    #[arg(long, value_name = "JSON")]
+    pub prefix: Option<String>,
+    /// The rows with the N greatest values.
+    #[arg(long, value_name = "N")]
+    pub top: Option<u64>,
+    /// Most rows to print.
+    #[arg(long)]
+    pub limit: Option<u64>,
+    /// Answer at this tick.
+    #[arg(long, value_name = "TICK")]
+    pub as_of: Option<u64>,
+    /// Wait until this tick is complete.
+    #[arg(long, value_name = "TICK")]
+    pub at_least: Option<u64>,
+    /// How long to wait.
+    #[arg(long, value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// How to print the rows.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
+    #[command(flatten)]
+    pub server: Server,
+}
+
+#[derive(Args)]
+pub(crate) struct Rebuild {
+    #[command(flatten)]
+    pub server: Server,
+    /// How to print the result.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
+}
+
+#[derive(Args)]
+pub(crate) struct Audit {
+    /// Name of the dataflow, with --log.
+    pub dataflow: Option<String>,
+    /// Audit this log, which no server may have open; without it, a running server is asked.
+    #[arg(long, value_name = "DIR")]
+    pub log: Option<PathBuf>,
+    /// Worker threads of each layer.
+    #[arg(short = 'w', long, alias = "threads", default_value_t = 1, value_parser = workers)]
+    pub workers: usize,
+    #[command(flatten)]
+    pub server: Server,
+    /// How to print the result.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
+}
+
+#[derive(Args)]
+pub(crate) struct Generate {
+    /// Name of the dataflow.
+    pub dataflow: Option<String>,
+    /// How many lines.
+    #[arg(long, default_value_t = 100_000)]
+    pub events: u64,
+    /// What the lines are made from; the same seed makes the same lines.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum LogCommand {
+    /// Say what is in a log.
+    Info(LogInfo),
+    /// Check every byte of a log: exit code 3 if anything is damaged.
+    Verify(LogVerify),
+    /// Print the events of a log as JSON, one a line.
+    Cat(LogCat),
+}
+
+#[derive(Args)]
+pub(crate) struct LogInfo {
+    /// Directory of the log.
+    pub dir: PathBuf,
+    /// How to print the result.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
+}
+
+#[derive(Args)]
+pub(crate) struct LogVerify {
+    /// Directory of the log.
+    pub dir: PathBuf,
+    /// How to print the result.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
+}
+
+#[derive(Args)]
+pub(crate) struct LogCat {
+    /// Directory of the log.
+    pub dir: PathBuf,
+    /// Name of the dataflow whose events these are; may be left out where there is one only.
+    #[arg(long)]
+    pub dataflow: Option<String>,
+    /// Print at most this many.
+    #[arg(long)]
+    pub limit: Option<u64>,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// What an acknowledgement promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DurabilityArgument {
+    /// Survives a power cut.
+    Sync,
+    /// Survives the end of the process.
+    Os,
+    /// Survives nothing.
+    Memory,
+}
+
+impl From<DurabilityArgument> for crate::log::Durability {
+    fn from(durability: DurabilityArgument) -> Self {
+        match durability {
+            DurabilityArgument::Sync => Self::Sync,
+            DurabilityArgument::Os => Self::Os,
+            DurabilityArgument::Memory => Self::Memory,
+        }
+    }
+}
+
+/// Most workers of a layer.
+const WORKERS_MAX: usize = 256;
+
+fn workers(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(workers @ 1..=WORKERS_MAX) => Ok(workers),
+        _ => Err(format!("between 1 and {WORKERS_MAX} workers")),
+    }
+}
+
+/// `250ms`, `10s`, `5m`, `1h`, or `0`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "a number with a unit: 250ms, 10s, 5m, 1h".to_owned())?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "" if number == 0 => 1,
+        _ => return Err("a number with a unit: 250ms, 10s, 5m, 1h".to_owned()),
+    };
+    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(|| "too long".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        for wrong in ["", "10", "s", "-1s", "1.5s", "99999999999999999999h"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn threads_are_workers() {
+        let arguments = Arguments::try_parse_from(["lambdaflow", "run", "x", "--log", "d", "--threads", "3"]).unwrap_or_else(|error| panic!("{error}"));
+        assert!(matches!(arguments.command, Command::Run(Run { workers: 3, .. })));
+    }
+}

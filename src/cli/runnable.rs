@@ -1,0 +1,111 @@
+//! Programs of any event type behind one face.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use columnar::Index;
+
+use crate::log::{Event, Log, LogOptions, RealDisk, SystemClock, Tick};
+use crate::runtime::{Program, audit_log};
+
+use super::arguments::{Audit, DurabilityArgument, Generate, Ingest, LogCat, Run};
+use super::{Failure, client, ingest, run};
+
+/// A program that the command line can carry out. Implemented by [`Program`].
+#[expect(private_interfaces, reason = "the arguments are the command line's own")]
+pub trait Runnable: Send + Sync {
+    /// What the command line calls it.
+    fn name(&self) -> &str;
+    /// One line on what it computes.
+    fn summary(&self) -> &str;
+    #[doc(hidden)]
+    fn run(&self, arguments: &Run) -> Result<u8, Failure>;
+    #[doc(hidden)]
+    fn ingest(&self, arguments: &Ingest) -> Result<u8, Failure>;
+    #[doc(hidden)]
+    fn audit(&self, arguments: &Audit) -> Result<u8, Failure>;
+    #[doc(hidden)]
+    fn generate(&self, arguments: &Generate) -> Result<u8, Failure>;
+    #[doc(hidden)]
+    fn cat(&self, arguments: &LogCat) -> Result<u8, Failure>;
+}
+
+#[expect(private_interfaces, reason = "the arguments are the command line's own")]
+impl<E: Event> Runnable for Program<E> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn summary(&self) -> &str {
+        &self.summary
+    }
+
+    fn run(&self, arguments: &Run) -> Result<u8, Failure> {
+        run::run(self, arguments)
+    }
+
+    fn ingest(&self, arguments: &Ingest) -> Result<u8, Failure> {
+        ingest::ingest(self, arguments)
+    }
+
+    fn audit(&self, arguments: &Audit) -> Result<u8, Failure> {
+        let Some(dir) = &arguments.log else { return Err(Failure::usage("--log DIR is missing")) };
+        let log = open_existing::<E>(dir)?;
+        log.advance()?;
+        let (at, audits) = audit_log(self, &log, arguments.workers).map_err(|error| Failure::new(error, 1))?;
+        log.close()?;
+        client::print_audits(Some(at), &audits, arguments.format)
+    }
+
+    fn generate(&self, arguments: &Generate) -> Result<u8, Failure> {
+        let Some(samples) = &self.samples else { return Err(Failure::usage(format!("`{}` has no sample input", self.name))) };
+        let mut out = std::io::BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
+        for line in samples(arguments.seed).take(arguments.events as usize) {
+            out.write_all(line.as_bytes())?;
+            out.write_all(b"\n")?;
+        }
+        out.flush()?;
+        Ok(0)
+    }
+
+    fn cat(&self, arguments: &LogCat) -> Result<u8, Failure> {
+        let log = open_existing::<E>(&arguments.dir)?;
+        log.advance()?;
+        let mut cursor = log.cursor(Tick(0));
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        let mut left = arguments.limit.unwrap_or(u64::MAX);
+        while let Some(block) = cursor.next()? {
+            let (columns, first) = (block.columns(), block.range().start);
+            for (tick, rows) in block.tick_runs() {
+                for row in rows {
+                    if left == 0 {
+                        break;
+                    }
+                    left -= 1;
+                    let line = serde_json::json!({
+                        "partition": block.partition(),
+                        "offset": block.first_offset().plus((row - first) as u64),
+                        "tick": tick,
+                        "event": E::into_owned(columns.get(row)),
+                    });
+                    writeln!(out, "{line}")?;
+                }
+            }
+        }
+        out.flush()?;
+        drop(cursor);
+        log.close()?;
+        Ok(0)
+    }
+}
+
+/// Opens a log, or makes one.
+pub(super) fn open<E: Event>(dir: &std::path::Path, durability: DurabilityArgument) -> Result<Log<E>, Failure> {
+    let options = LogOptions { durability: durability.into(), ..LogOptions::default() };
+    Ok(Log::open(Arc::new(RealDisk), Arc::new(SystemClock), dir, options)?)
+}
+
+/// Opens a log that must be there.
+fn open_existing<E: Event>(dir: &std::path::Path) -> Result<Log<E>, Failure> {
+    Ok(Log::open_existing(Arc::new(RealDisk), Arc::new(SystemClock), dir, LogOptions::default())?)
+}

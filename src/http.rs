@@ -1,0 +1,224 @@
+//! HTTP with JSON over a [`Service`](crate::runtime::service::Service).
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `POST /v1/events` | `{"token", "accepted", "rejected": [{"line", "error"}]}`; body NDJSON, or lines with `Content-Type: text/plain`; all or nothing unless `?on_error=skip` |
+//! | `GET /v1/views` | names and columns of the views |
+//! | `GET /v1/views/NAME/get?key=JSON` | rows of each key given |
+//! | `GET /v1/views/NAME/range?from=JSON&to=JSON&limit=` | rows with `from <= key < to` |
+//! | `GET /v1/views/NAME/prefix?prefix=JSON` | rows whose key begins so |
+//! | `GET /v1/views/NAME/top?n=` | rows with the greatest values |
+//! | `GET /v1/views/NAME/scan` | all rows |
+//! | `GET /v1/status` | layers, frontiers, last handover |
+//! | `POST /v1/batch`, `POST /v1/rebuild` | runs a cycle, incremental or full; answers when it has been switched to |
+//! | `POST /v1/audit` | recomputes and compares; 409 if the layers differ |
+//!
+//! Each read takes `as_of=`, `at_least=` and `timeout_ms=`, and answers `{"as_of", "base", "frontier", "rows"}`. An error is
+//! `{"error", "hint"}` with a status of its own; nothing is ever answered approximately.
+//!
+//! Requests are carried out on threads for blocking work, so that a read that waits holds up no other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query as Parameters, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::layers::{Cycle, CycleError};
+use crate::log::{LogError, Tick};
+use crate::runs::{Query, ReadError};
+use crate::runtime::OnError;
+
+use crate::runtime::service::{Format, Service, ServiceError};
+use crate::serving::{Read, ServeError, WAIT_DEFAULT};
+
+/// Largest body of one append, 64 MiB. A larger one is answered with 413; send it in parts.
+pub const BODY_BYTES_MAX: usize = 64 << 20;
+/// Rows of `top` when `n` is not given.
+const TOP_DEFAULT: usize = 10;
+
+type Pairs = Vec<(String, String)>;
+type Shared = Arc<dyn Service>;
+
+/// The routes.
+pub fn router(service: Arc<dyn Service>) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/v1/events", post(append))
+        .route("/v1/views", get(views))
+        .route("/v1/views/{name}/{read}", get(read))
+        .route("/v1/status", get(status))
+        .route("/v1/batch", post(|service: State<Shared>| cycle(service, Cycle::Incremental)))
+        .route("/v1/rebuild", post(|service: State<Shared>| cycle(service, Cycle::Full)))
+        .route("/v1/audit", post(audit))
+        .fallback(|| async { failure(StatusCode::NOT_FOUND, "there is nothing at this address\n  hint: GET /v1/views lists the views") })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(service)
+}
+
+/// Serves until `stop` resolves; open requests are finished.
+pub async fn serve(listener: tokio::net::TcpListener, service: Arc<dyn Service>, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+    axum::serve(listener, router(service)).with_graceful_shutdown(stop).await
+}
+
+async fn append(State(service): State<Shared>, Parameters(pairs): Parameters<Pairs>, headers: HeaderMap, body: Bytes) -> Response {
+    let on_error = match pairs.iter().find(|(name, _)| name == "on_error").map(|(_, value)| value.as_str()) {
+        None | Some("stop") => OnError::Stop,
+        Some("skip") => OnError::Skip,
+        Some(other) => return failure(StatusCode::BAD_REQUEST, format!("on_error is `stop` or `skip`, not `{other}`")),
+    };
+    let plain = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).is_some_and(|kind| kind.starts_with("text/plain"));
+    let format = if plain { Format::Lines } else { Format::Json };
+    blocking(move || match service.append(&body, format, on_error) {
+        Ok(appended) if appended.token.is_none() && !appended.rejected.is_empty() => (StatusCode::BAD_REQUEST, axum::Json(appended)).into_response(),
+        answered => answer(answered),
+    })
+    .await
+}
+
+async fn read(State(service): State<Shared>, Path((view, kind)): Path<(String, String)>, Parameters(pairs): Parameters<Pairs>) -> Response {
+    match parse_read(view, &kind, &pairs) {
+        Ok(read) => blocking(move || answer(service.read(&read))).await,
+        Err(error) => error,
+    }
+}
+
+fn parse_read(view: String, kind: &str, pairs: &Pairs) -> Result<Read, Response> {
+    let bad = |text: String| failure(StatusCode::BAD_REQUEST, text);
+    let json_of = |name: &str, text: &str| -> Result<Value, Response> {
+        serde_json::from_str(text).map_err(|error| bad(format!("{name} is not JSON: {error}\n  hint: a string is quoted, {name}=\"/index.html\", a tuple is an array")))
+    };
+    let own: &[&str] = match kind {
+        "get" => &["key"],
+        "range" => &["from", "to", "limit"],
+        "prefix" => &["prefix", "limit"],
+        "top" => &["n"],
+        "scan" => &["limit"],
+        _ => return Err(failure(StatusCode::NOT_FOUND, format!("`{kind}` is no way to read a view\n  hint: get, range, prefix, top, scan"))),
+    };
+    if let Some((name, _)) = pairs.iter().find(|(name, _)| !own.contains(&&**name) && !["as_of", "at_least", "timeout_ms"].contains(&&**name)) {
+        return Err(bad(format!("{kind} has no parameter `{name}`\n  hint: it takes {}, as_of, at_least, timeout_ms", own.join(", "))));
+    }
+    let find = |wanted: &str| pairs.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+    let number = |name: &str| find(name).map(|text| text.parse::<u64>().map_err(|_| bad(format!("{name} is a number, not `{text}`")))).transpose();
+    let value = |name: &str| find(name).map(|text| json_of(name, text)).transpose();
+    let limit = number("limit")?.map_or(usize::MAX, |limit| limit as usize);
+    let query = match kind {
+        "get" => {
+            let keys: Vec<Value> = pairs.iter().filter(|(name, _)| name == "key").map(|(name, text)| json_of(name, text)).collect::<Result<_, _>>()?;
+            if keys.is_empty() {
+                return Err(bad("get needs at least one key=JSON".to_owned()));
+            }
+            Query::Get(keys)
+        }
+        "range" => Query::Range { from: value("from")?, to: value("to")?, limit },
+        "prefix" => Query::Prefix { prefix: value("prefix")?.ok_or_else(|| bad("prefix needs prefix=JSON".to_owned()))?, limit },
+        "top" => Query::Top(number("n")?.map_or(TOP_DEFAULT, |n| n as usize)),
+        _ => Query::Scan { limit },
+    };
+    let as_of = number("as_of")?.map(Tick);
+    let timeout = number("timeout_ms")?.map(Duration::from_millis);
+    // Asking for a tick with a timeout is asking to wait for it; without one, a tick that is not complete is an error.
+    let at_least = number("at_least")?.map(Tick).max(as_of.filter(|_| timeout.is_some()));
+    Ok(Read { view, query, as_of, at_least, timeout: timeout.unwrap_or(WAIT_DEFAULT) })
+}
+
+async fn views(State(service): State<Shared>) -> Response {
+    blocking(move || axum::Json(json!({ "views": service.views() })).into_response()).await
+}
+
+async fn status(State(service): State<Shared>) -> Response {
+    blocking(move || axum::Json(service.status()).into_response()).await
+}
+
+async fn cycle(State(service): State<Shared>, cycle: Cycle) -> Response {
+    blocking(move || answer(service.cycle(cycle))).await
+}
+
+async fn audit(State(service): State<Shared>) -> Response {
+    blocking(move || match service.audit() {
+        Ok(audits) => {
+            let agree = audits.iter().all(|audit| audit.agrees());
+            let status = if agree { StatusCode::OK } else { StatusCode::CONFLICT };
+            (status, axum::Json(json!({ "agree": agree, "audits": audits }))).into_response()
+        }
+        Err(error) => answer::<()>(Err(error)),
+    })
+    .await
+}
+
+/// A page for people: what there is, and links to it.
+async fn index(State(service): State<Shared>) -> Response {
+    blocking(move || {
+        let status = service.status();
+        let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let rows: String = service
+            .views()
+            .iter()
+            .map(|view| {
+                let name = escape(&view.name);
+                format!(
+                    "<tr><td>{name}<td>{}<td>{}<td><a href=\"/v1/views/{name}/top?n=10\">top 10</a> <a href=\"/v1/views/{name}/scan?limit=100\">first 100</a>",
+                    escape(&view.key.join(", ")),
+                    escape(&view.value.join(", "))
+                )
+            })
+            .collect();
+        Html(format!(
+            "<!doctype html><meta charset=\"utf-8\"><title>{name}</title>\
+             <style>body{{font:16px/1.5 sans-serif;margin:2em;max-width:60em}}td,th{{padding:.2em 1em .2em 0;text-align:left}}</style>\
+             <h1>{name}</h1><p>Everything before tick {frontier} is complete; ticks before {base} were computed by the batch layer \
+             (generation {generation}). <a href=\"/v1/status\">Status</a></p>\
+             <table><tr><th>view<th>key<th>value<th>{rows}</table>",
+            name = escape(&status.dataflow),
+            frontier = status.frontier.0,
+            base = status.base.0,
+            generation = status.generation,
+        ))
+        .into_response()
+    })
+    .await
+}
+
+async fn blocking(work: impl FnOnce() -> Response + Send + 'static) -> Response {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| failure(StatusCode::INTERNAL_SERVER_ERROR, "the request panicked; the server goes on"))
+}
+
+fn answer<T: Serialize>(answered: Result<T, ServiceError>) -> Response {
+    match answered {
+        Ok(body) => axum::Json(body).into_response(),
+        Err(error) => failure(status_of(&error), error),
+    }
+}
+
+fn failure(status: StatusCode, error: impl std::fmt::Display) -> Response {
+    let text = error.to_string();
+    let (error, hint) = match text.split_once("\n  hint: ") {
+        Some((error, hint)) => (error, Some(hint)),
+        None => (&*text, None),
+    };
+    (status, axum::Json(json!({ "error": error, "hint": hint }))).into_response()
+}
+
+fn status_of(error: &ServiceError) -> StatusCode {
+    match error {
+        ServiceError::Log(LogError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+        ServiceError::Log(LogError::OutOfSpace { .. }) => StatusCode::INSUFFICIENT_STORAGE,
+        ServiceError::Log(_) => StatusCode::SERVICE_UNAVAILABLE,
+        ServiceError::NoLineFormat(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ServiceError::Serve(ServeError::NotReady) => StatusCode::SERVICE_UNAVAILABLE,
+        ServiceError::Serve(ServeError::NoSuchView { .. }) => StatusCode::NOT_FOUND,
+        ServiceError::Serve(ServeError::TimedOut { .. }) => StatusCode::GATEWAY_TIMEOUT,
+        ServiceError::Serve(ServeError::Read(ReadError::NotAKey { .. })) => StatusCode::BAD_REQUEST,
+        ServiceError::Serve(ServeError::Read(ReadError::TooOld { .. })) => StatusCode::GONE,
+        ServiceError::Serve(ServeError::Read(_)) => StatusCode::CONFLICT,
+        ServiceError::Cycle(CycleError::Differs { .. }) => StatusCode::CONFLICT,
+        ServiceError::Cycle(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}

@@ -1,0 +1,27 @@
+//! The only place that reads the wall clock.
+//!
+//! A clock proposes ticks; the log decides. A clock that stands still or goes back costs accuracy, not order.
+use super::position::Tick;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Proposes the tick of the moment.
+pub trait Clock: Send + Sync {
+    /// Milliseconds since 1970, as far as this clock knows.
+    fn now(&self) -> Tick;
+}
+
+/// The machine's clock.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Tick {
+        // A clock set before 1970 proposes 0, which the log's floor overrules.
+        Tick(
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map(|elapsed| elapsed.as_millis() as u64)
+                .unwrap_or(0),
+        )
+    }
+}

@@ -1,0 +1,265 @@
+//! Group commit: one checksummed frame per group, one sync in flight per partition.
+//!
+//! A sync costs as much as writing a mebibyte or more, so everything that waits while one is in flight goes into the next
+//! group. Because the next frame is written only after the sync returned, at most one frame of a log can be torn, which is
+//! what lets recovery tell a torn tail from damage.
+use super::block::{Rows, Runs};
+use super::core::Core;
+use super::disk::{DiskFile, append_all, uninterrupted};
+use super::error::LogError;
+use super::event::Event;
+use super::failpoint::{Step, reach};
+use super::frame::SegmentId;
+use super::options::Durability;
+use super::position::{Offset, Partition, Tick};
+use super::segment::active_name;
+use columnar::{Borrow, Container, ContainerOf, Len, bytemuck};
+use crossbeam::channel::{Receiver, Sender};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Events in one append. More are refused before anything is written.
+pub const APPEND_EVENTS_MAX: usize = 1024 * 1024;
+/// Columnar bytes of one append. More are refused before anything is written.
+pub const APPEND_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Events that a group gathers before it stops taking in more appends.
+pub const GROUP_EVENTS_MAX: usize = 64 * 1024;
+/// Columnar bytes that a group gathers before it stops taking in more appends.
+pub const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Appends that wait for a partition's writer; the next caller waits for room.
+pub const QUEUE_APPENDS_MAX: usize = 1024;
+/// Full segments that wait to be sealed; a writer waits for room before it starts another.
+pub const SEAL_BACKLOG_MAX: usize = 2;
+
+/// Proof that events are in the log: made by the commit path alone.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    tick: Tick,
+    partition: Partition,
+    first_offset: Offset,
+    count: u64,
+}
+
+impl Ack {
+    /// The tick of the events. Once the frontier is above it, every view that is complete includes them.
+    pub fn tick(&self) -> Tick {
+        self.tick
+    }
+
+    /// The partition the events are in.
+    pub fn partition(&self) -> Partition {
+        self.partition
+    }
+
+    /// The offset of the first event; the others follow.
+    pub fn first_offset(&self) -> Offset {
+        self.first_offset
+    }
+
+    /// How many events were appended.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+}
+
+/// Events on their way into a partition.
+pub(crate) struct Job<E: Event> {
+    pub columns: ContainerOf<E>,
+    pub bytes: usize,
+    pub reply: Sender<Result<Ack, LogError>>,
+}
+
+/// What a writer thread is told.
+pub(crate) enum Message<E: Event> {
+    Append(Job<E>),
+    Stop,
+}
+
+/// A partition's write end.
+pub(crate) struct Lane {
+    partition: Partition,
+    end: Offset,
+    open: Option<OpenFile>,
+    frame: Vec<u64>,
+}
+
+struct OpenFile {
+    file: Box<dyn DiskFile>,
+    path: PathBuf,
+    first: Offset,
+    bytes: u64,
+}
+
+impl Lane {
+    pub fn new(partition: Partition, end: Offset) -> Self {
+        Lane {
+            partition,
+            end,
+            open: None,
+            frame: Vec::new(),
+        }
+    }
+
+    /// Takes appends from the queue until told to stop.
+    pub fn serve<E: Event>(&mut self, core: &Core<E>, queue: &Receiver<Message<E>>) {
+        let mut next = queue.recv().ok();
+        while let Some(Message::Append(first)) = next.take() {
+            let (mut events, mut bytes, mut jobs) = (first.columns.len(), first.bytes, vec![first]);
+            next = queue.try_recv().ok();
+            while let Some(Message::Append(job)) = next.take_if(|message| match message {
+                Message::Append(job) => {
+                    events + job.columns.len() <= GROUP_EVENTS_MAX
+                        && bytes + job.bytes <= GROUP_BYTES_MAX
+                }
+                Message::Stop => false,
+            }) {
+                (events, bytes) = (events + job.columns.len(), bytes + job.bytes);
+                jobs.push(job);
+                next = queue.try_recv().ok();
+            }
+            self.commit(core, jobs);
+            next = next.or_else(|| queue.recv().ok());
+        }
+    }
+
+    /// Writes one group and answers its callers.
+    pub fn commit<E: Event>(&mut self, core: &Core<E>, jobs: Vec<Job<E>>) {
+        let (mut replies, mut columns) = (
+            Vec::with_capacity(jobs.len()),
+            Vec::with_capacity(jobs.len()),
+        );
+        for job in jobs {
+            replies.push((job.reply, job.columns.len() as u64));
+            columns.push(job.columns);
+        }
+        let (partition, mut first_offset) = (self.partition, self.end);
+        let mut acknowledge = |tick| {
+            for (reply, count) in replies.drain(..) {
+                // A caller that went away does not need its answer.
+                let _ = reply.send(Ok(Ack {
+                    tick,
+                    partition,
+                    first_offset,
+                    count,
+                }));
+                first_offset = first_offset.plus(count);
+            }
+            core.wake();
+        };
+        if let Err(error) = self.write_group(core, columns, &mut acknowledge) {
+            core.stop(&error);
+            for (reply, _) in replies {
+                let _ = reply.send(Err(error.clone()));
+            }
+        }
+    }
+
+    fn write_group<E: Event>(
+        &mut self,
+        core: &Core<E>,
+        columns: Vec<ContainerOf<E>>,
+        acknowledge: &mut dyn FnMut(Tick),
+    ) -> Result<(), LogError> {
+        core.check_running()?;
+        self.make_room(core)?;
+        let open = self.open.as_mut().expect("a segment was just made ready");
+        let columns = join::<E>(columns);
+        let tick = core.take_off(self.partition);
+        let mut runs = Runs::default();
+        runs.push(tick, columns.len());
+        let rows = Arc::new(Rows::<E>::new(self.partition, self.end, runs, columns));
+        let segment = SegmentId {
+            log: core.log_id,
+            partition: self.partition,
+            first: open.first,
+        };
+        let bytes = rows.encode(segment, &mut self.frame).frame_bytes();
+        let publish = |rows: Arc<Rows<E>>| core.publish(self.partition, open.first, rows, bytes);
+        let end = rows.end();
+        if core.durability == Durability::Memory {
+            publish(Arc::clone(&rows));
+            acknowledge(tick);
+        }
+        reach(Step::AppendBeforeWrite);
+        append_all(&mut *open.file, bytemuck::cast_slice(&self.frame))
+            .map_err(|error| LogError::storage("append to", &open.path, error))?;
+        reach(Step::AppendAfterWrite);
+        if core.durability == Durability::Sync {
+            reach(Step::AppendBeforeSync);
+            open.file
+                .sync()
+                .map_err(|error| LogError::storage("sync", &open.path, error))?;
+            reach(Step::AppendAfterSync);
+        }
+        if core.durability != Durability::Memory {
+            publish(rows);
+        }
+        open.bytes += bytes;
+        self.end = end;
+        core.land(self.partition, end);
+        acknowledge(tick);
+        Ok(())
+    }
+
+    /// Starts a new segment when there is none or it is full; the full one goes to be sealed.
+    fn make_room<E: Event>(&mut self, core: &Core<E>) -> Result<(), LogError> {
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.bytes < core.segment_bytes_max)
+        {
+            return Ok(());
+        }
+        if self.open.is_some() {
+            core.wait_for_sealing()?;
+        }
+        self.sync(core.durability)?;
+        let dir = core.partition_dir(self.partition);
+        let path = dir.join(active_name(self.end));
+        let file = uninterrupted(|| core.disk.create(&path))
+            .map_err(|error| LogError::storage("create", &path, error))?;
+        reach(Step::CreateBeforeDirSync);
+        core.disk
+            .sync_dir(&dir)
+            .map_err(|error| LogError::storage("sync", &dir, error))?;
+        reach(Step::CreateAfterDirSync);
+        let full = self.open.replace(OpenFile {
+            file,
+            path,
+            first: self.end,
+            bytes: 0,
+        });
+        if let Some(full) = full {
+            core.queue_for_sealing(self.partition, full.first);
+        }
+        Ok(())
+    }
+
+    /// Syncs what a group commit left unsynced: nothing under [`Durability::Sync`].
+    pub fn sync(&mut self, durability: Durability) -> Result<(), LogError> {
+        match &mut self.open {
+            Some(open) if durability != Durability::Sync => open
+                .file
+                .sync()
+                .map_err(|error| LogError::storage("sync", &open.path, error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Offset after the last event written.
+    pub fn end(&self) -> Offset {
+        self.end
+    }
+}
+
+/// One container of all rows.
+fn join<E: Event>(mut columns: Vec<ContainerOf<E>>) -> ContainerOf<E> {
+    if columns.len() == 1 {
+        return columns.remove(0);
+    }
+    let mut joined = ContainerOf::<E>::with_capacity_for(columns.iter().map(|part| part.borrow()));
+    for part in &columns {
+        joined.extend_from_self(part.borrow(), 0..part.len());
+    }
+    joined
+}

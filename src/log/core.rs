@@ -1,0 +1,487 @@
+//! The running log below its handle: failure, frontier, mark, sealing.
+//!
+//! Any failed write, sync or rename stops the log: what is on disk is then unknown until it is opened again, and a second
+//! sync would report success for lost bytes.
+use super::block::Rows;
+use super::clock::Clock;
+use super::commit::{Lane, SEAL_BACKLOG_MAX};
+use super::disk::{Disk, uninterrupted};
+use super::error::LogError;
+use super::event::Event;
+use super::failpoint::{Step, reach};
+use super::frame::{LogId, SegmentId};
+use super::mark::{self, Mark};
+use super::meta::{Meta, partition_dir};
+use super::options::{Durability, Execution, LogOptions};
+use super::partition::{Contents, Segments};
+use super::position::{Offset, Partition, Tick};
+use super::recovery::{Beside, plan_all};
+use super::segment::{Sealed, active_name, seal};
+use super::ticks::Ticks;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long [`Log::advance`] waits for a slow disk before it returns the frontier as it is.
+pub const ADVANCE_WAIT_MS_MAX: u64 = 100;
+
+/// What threads, cursors and handles share.
+pub(crate) struct Core<E: Event> {
+    pub disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    pub dir: PathBuf,
+    pub log_id: LogId,
+    pub meta: Meta,
+    pub segment_bytes_max: u64,
+    block_events_max: usize,
+    pub durability: Durability,
+    pub execution: Execution,
+    pub contents: Arc<Contents<E>>,
+    pub lanes: Vec<Mutex<Lane>>,
+    state: Mutex<State>,
+    /// The frontier moved, or the log stopped.
+    frontier_moved: Condvar,
+    /// The mark's reserve is low, a segment is full, or the log stops.
+    work: Condvar,
+    /// A segment was sealed, or the log stopped.
+    room: Condvar,
+    wakers: Mutex<BTreeMap<u64, Waker>>,
+    mark_writing: Mutex<()>,
+}
+
+pub(crate) type Waker = Arc<dyn Fn() + Send + Sync>;
+
+struct State {
+    ticks: Ticks,
+    /// Per partition, the offset before which everything is on stable storage.
+    durable: Vec<Offset>,
+    full: VecDeque<(Partition, Offset)>,
+    failure: Option<String>,
+    phase: Phase,
+    waker_next: u64,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Running,
+    /// Full segments are still sealed, nothing is appended.
+    Closing,
+    Closed,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while one of these locks is held is a bug that has been reported already; the data is whole between statements.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<E: Event> Core<E> {
+    /// Recovers a log whose lock is held: judges all partitions, then seals what was active, then reserves ticks.
+    pub fn recover(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        dir: &Path,
+        options: &LogOptions,
+        meta: Meta,
+    ) -> Result<Self, LogError> {
+        let log_id = meta.id(dir)?;
+        let mark = Mark::read(&*disk, dir, &meta)?;
+        let plans = plan_all::<E>(&*disk, dir, log_id, &mark, Beside::Nobody)?;
+        let ends: Vec<Offset> = plans.iter().map(|plan| plan.end).collect();
+        let floor = plans
+            .iter()
+            .map(|plan| plan.last_tick)
+            .max()
+            .unwrap_or_default()
+            .max(mark.reserved);
+        let partitions = plans.into_iter().map(|plan| {
+            let end = plan.end;
+            Ok(Segments::new(
+                plan.carry_out(&*disk, options.block_events_max)?,
+                end,
+            ))
+        });
+        let partitions = partitions.collect::<Result<Vec<_>, LogError>>()?;
+        let reserved = mark::reserve(clock.now(), floor);
+        let synced = options.durability == Durability::Sync;
+        let mark = Mark {
+            log_id: meta.log_id.clone(),
+            reserved,
+            clean: false,
+            synced,
+            ends: ends.clone(),
+        };
+        mark.write(&*disk, dir)?;
+        let mut ticks = Ticks::new(floor, reserved, ends.len());
+        Ok(Core {
+            disk,
+            clock,
+            dir: dir.to_path_buf(),
+            log_id,
+            meta,
+            segment_bytes_max: options.segment_bytes_max,
+            block_events_max: options.block_events_max,
+            durability: options.durability,
+            execution: options.execution,
+            contents: Arc::new(Contents::new(partitions, ticks.frontier())),
+            lanes: ends
+                .iter()
+                .enumerate()
+                .map(|(number, end)| Mutex::new(Lane::new(Partition(number as u32), *end)))
+                .collect(),
+            state: Mutex::new(State {
+                ticks,
+                durable: ends,
+                full: VecDeque::new(),
+                failure: None,
+                phase: Phase::Running,
+                waker_next: 0,
+            }),
+            frontier_moved: Condvar::new(),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            wakers: Mutex::default(),
+            mark_writing: Mutex::default(),
+        })
+    }
+
+    /// Calls `waker` after each commit and each move of the frontier, until the key is taken away.
+    pub fn register_waker(&self, waker: Waker) -> u64 {
+        let mut state = lock(&self.state);
+        state.waker_next += 1;
+        let key = state.waker_next;
+        drop(state);
+        lock(&self.wakers).insert(key, waker);
+        key
+    }
+
+    /// Stops calling a waker.
+    pub fn unregister_waker(&self, key: u64) {
+        lock(&self.wakers).remove(&key);
+    }
+
+    /// Enters a phase and tells all threads.
+    pub fn enter(&self, phase: Phase) {
+        lock(&self.state).phase = phase;
+        self.notify_all();
+    }
+
+    /// Whether all work has ended.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.state).phase == Phase::Closed
+    }
+    pub fn partition_dir(&self, partition: Partition) -> PathBuf {
+        partition_dir(&self.dir, partition)
+    }
+
+    pub fn frontier(&self) -> Tick {
+        self.contents.frontier()
+    }
+
+    fn failure(&self, state: &State) -> Option<LogError> {
+        match &state.failure {
+            Some(cause) => Some(LogError::Stopped {
+                cause: cause.clone(),
+            }),
+            None if state.phase == Phase::Running => None,
+            None => Some(LogError::Closed),
+        }
+    }
+
+    /// An error unless the log takes appends.
+    pub fn check_running(&self) -> Result<(), LogError> {
+        self.failure(&lock(&self.state)).map_or(Ok(()), Err)
+    }
+
+    pub fn why_stopped(&self) -> LogError {
+        self.failure(&lock(&self.state)).unwrap_or(LogError::Closed)
+    }
+
+    /// Stops the log for good: the first failure is the one that later callers are told.
+    pub fn stop(&self, error: &LogError) {
+        if !matches!(error, LogError::Closed | LogError::Stopped { .. }) {
+            self.stop_because(error.to_string());
+        }
+    }
+
+    /// As [`Core::stop`], for a cause that is no error of the log's own.
+    pub fn stop_because(&self, cause: String) {
+        let mut state = lock(&self.state);
+        if state.failure.is_none() {
+            tracing::error!(log = %self.dir.display(), cause, "the log stopped");
+            state.failure = Some(cause);
+        }
+        drop(state);
+        self.notify_all();
+        self.wake();
+    }
+
+    fn notify_all(&self) {
+        self.frontier_moved.notify_all();
+        self.work.notify_all();
+        self.room.notify_all();
+    }
+
+    /// Calls the functions registered with [`Log::on_change`].
+    pub fn wake(&self) {
+        let wakers: Vec<Waker> = lock(&self.wakers).values().cloned().collect();
+        wakers.iter().for_each(|waker| waker());
+    }
+
+    /// Gives a group its tick.
+    pub fn take_off(&self, partition: Partition) -> Tick {
+        let now = self.clock.now();
+        let mut state = lock(&self.state);
+        let tick = state.ticks.take_off(partition.index(), now);
+        self.announce(&mut state);
+        tick
+    }
+
+    /// Makes a group readable.
+    pub fn publish(&self, partition: Partition, first: Offset, rows: Arc<Rows<E>>, bytes: u64) {
+        self.contents
+            .change(partition.index())
+            .publish(first, rows, bytes);
+    }
+
+    /// A published group is written; the frontier may pass it.
+    pub fn land(&self, partition: Partition, end: Offset) {
+        let mut state = lock(&self.state);
+        state.ticks.land(partition.index());
+        if self.durability == Durability::Sync {
+            state.durable[partition.index()] = end;
+        }
+        self.announce(&mut state);
+    }
+
+    /// Publishes the frontier; returns whether it moved.
+    fn announce(&self, state: &mut State) -> bool {
+        let moved = self.contents.raise_frontier(state.ticks.frontier());
+        if moved {
+            self.frontier_moved.notify_all();
+        }
+        if state.ticks.reserve_is_low() {
+            self.work.notify_all();
+        }
+        moved
+    }
+
+    pub fn advance(&self) -> Result<Tick, LogError> {
+        let now = self.clock.now();
+        let mut state = lock(&self.state);
+        if let Some(error) = self.failure(&state) {
+            return Err(error);
+        }
+        let target = state.ticks.close(now);
+        let before = self.frontier();
+        self.announce(&mut state);
+        if self.execution == Execution::Inline {
+            drop(state);
+            self.work_off();
+            state = lock(&self.state);
+        }
+        let deadline = Instant::now() + Duration::from_millis(ADVANCE_WAIT_MS_MAX);
+        while self.frontier() < target && self.execution == Execution::Threads {
+            if let Some(error) = self.failure(&state) {
+                return Err(error);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            (state, _) = self
+                .frontier_moved
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let failure = self.failure(&state);
+        drop(state);
+        let frontier = self.frontier();
+        if frontier > before {
+            self.wake();
+        }
+        failure.map_or(Ok(frontier), Err)
+    }
+
+    /// Waits until another full segment may wait for sealing.
+    pub fn wait_for_sealing(&self) -> Result<(), LogError> {
+        let mut state = lock(&self.state);
+        while self.execution == Execution::Threads && state.full.len() >= SEAL_BACKLOG_MAX {
+            if let Some(error) = self.failure(&state) {
+                return Err(error);
+            }
+            state = self
+                .room
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
+    /// A segment is full: nothing will be appended to it.
+    pub fn queue_for_sealing(&self, partition: Partition, first: Offset) {
+        lock(&self.state).full.push_back((partition, first));
+        self.work.notify_all();
+    }
+
+    /// Body of the thread that keeps the mark ahead of the ticks.
+    pub fn keep_mark(&self) {
+        let mut state = lock(&self.state);
+        loop {
+            if state.phase != Phase::Running || state.failure.is_some() {
+                return;
+            }
+            if !state.ticks.reserve_is_low() {
+                state = self
+                    .work
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            drop(state);
+            self.write_mark();
+            state = lock(&self.state);
+        }
+    }
+
+    /// Body of the thread that seals full segments.
+    pub fn keep_sealing(&self) {
+        let mut state = lock(&self.state);
+        loop {
+            if state.phase == Phase::Closed || state.failure.is_some() {
+                return;
+            }
+            let Some((partition, first)) = state.full.front().copied() else {
+                if state.phase == Phase::Closing {
+                    return;
+                }
+                state = self
+                    .work
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            drop(state);
+            self.seal(partition, first);
+            state = lock(&self.state);
+        }
+    }
+
+    /// What the threads would do, done by the caller.
+    pub fn work_off(&self) {
+        loop {
+            let state = lock(&self.state);
+            if self.failure(&state).is_some() {
+                return;
+            }
+            let (full, low) = (state.full.front().copied(), state.ticks.reserve_is_low());
+            drop(state);
+            match full {
+                Some((partition, first)) => self.seal(partition, first),
+                None if low => self.write_mark(),
+                None => return,
+            }
+        }
+    }
+
+    /// Rewrites the oldest full segment, shows readers the new one, and removes the old.
+    fn seal(&self, partition: Partition, first: Offset) {
+        if let Err(error) = self.try_seal(partition, first) {
+            self.stop(&error);
+        }
+    }
+
+    fn try_seal(&self, partition: Partition, first: Offset) -> Result<(), LogError> {
+        let dir = self.partition_dir(partition);
+        let segments = self.contents.segments(partition.index());
+        let blocks = segments
+            .open
+            .first()
+            .map(|open| open.blocks.clone())
+            .unwrap_or_default();
+        drop(segments);
+        let sealed = seal(
+            &*self.disk,
+            &dir,
+            SegmentId {
+                log: self.log_id,
+                partition,
+                first,
+            },
+            &blocks,
+            self.block_events_max,
+        )?;
+        let end = sealed.end;
+        self.contents
+            .change(partition.index())
+            .replace_oldest(Sealed::new(sealed));
+        reach(Step::SealBeforeRemove);
+        let active = dir.join(active_name(first));
+        uninterrupted(|| self.disk.remove(&active))
+            .map_err(|error| LogError::storage("remove", &active, error))?;
+        reach(Step::SealAfterRemove);
+        let mut state = lock(&self.state);
+        state.full.pop_front();
+        let durable = &mut state.durable[partition.index()];
+        *durable = (*durable).max(end);
+        drop(state);
+        self.room.notify_all();
+        Ok(())
+    }
+
+    /// Reserves more ticks.
+    fn write_mark(&self) {
+        let _one_at_a_time = lock(&self.mark_writing);
+        let now = self.clock.now();
+        let state = lock(&self.state);
+        let reserved = mark::reserve(now, state.ticks.floor());
+        let mark = self.mark(reserved, &state);
+        drop(state);
+        match mark.write(&*self.disk, &self.dir) {
+            Ok(()) => {
+                let mut state = lock(&self.state);
+                state.ticks.reserve(reserved);
+                let moved = self.announce(&mut state);
+                drop(state);
+                if moved {
+                    self.wake();
+                }
+            }
+            Err(error) => self.stop(&error),
+        }
+    }
+
+    fn mark(&self, reserved: Tick, state: &State) -> Mark {
+        let synced = self.durability == Durability::Sync;
+        Mark {
+            log_id: self.meta.log_id.clone(),
+            reserved,
+            clean: false,
+            synced,
+            ends: state.durable.clone(),
+        }
+    }
+
+    /// The last step of a clean stop, after all threads have ended.
+    pub fn write_clean_mark(&self) -> Result<(), LogError> {
+        let mut ends = Vec::new();
+        for lane in &self.lanes {
+            let mut lane = lock(lane);
+            if let Some(cause) = lock(&self.state).failure.clone() {
+                return Err(LogError::Stopped { cause });
+            }
+            lane.sync(self.durability)?;
+            ends.push(lane.end());
+        }
+        let mut state = lock(&self.state);
+        // Nothing is given out any more, so the floor itself is the smallest tick a restart may use.
+        let reserved = state.ticks.floor().max(state.ticks.frontier());
+        let mark = Mark {
+            clean: true,
+            ends,
+            ..self.mark(reserved, &state)
+        };
+        drop(state);
+        mark.write(&*self.disk, &self.dir)
+    }
+}

@@ -1,0 +1,64 @@
+//! Reads a log without its lock, while another process may be writing to it.
+//!
+//! What it shows is a prefix of each partition as of the moment it was opened: it does not follow the writer. Files can move
+//! under it while it looks, because a writer seals segments; then it looks again.
+use super::cursor::Cursor;
+use super::disk::Disk;
+use super::error::LogError;
+use super::event::Event;
+use super::mark::Mark;
+use super::meta::{Found, Meta, look};
+use super::partition::Contents;
+use super::position::Tick;
+use super::recovery::{Beside, plan_all};
+use std::path::Path;
+use std::sync::Arc;
+
+/// How often a reader looks again before it believes that a file is missing or damaged.
+const LOOKS_MAX: usize = 10;
+
+/// A log opened for reading only.
+pub struct LogReader<E: Event> {
+    contents: Arc<Contents<E>>,
+}
+
+impl<E: Event> LogReader<E> {
+    /// Opens what is in `dir` now. Takes no lock and changes nothing.
+    pub fn open(disk: &dyn Disk, dir: &Path) -> Result<Self, LogError> {
+        let Found::Log = look(disk, dir)? else {
+            return Err(LogError::NoLog {
+                dir: dir.to_path_buf(),
+            });
+        };
+        let meta = Meta::read(disk, dir)?;
+        meta.check::<E>(dir)?;
+        let log = meta.id(dir)?;
+        let mut looks = 0;
+        loop {
+            looks += 1;
+            // The mark first: what it promises is then on disk when the segments are listed.
+            let mark = Mark::read(disk, dir, &meta)?;
+            match plan_all::<E>(disk, dir, log, &mark, Beside::Writer) {
+                Ok(plans) => {
+                    let partitions = plans.into_iter().map(|plan| plan.into_segments()).collect();
+                    // More may come at any tick, so nothing is said to be complete.
+                    return Ok(LogReader {
+                        contents: Arc::new(Contents::new(partitions, Tick::ZERO)),
+                    });
+                }
+                Err(LogError::Storage { .. } | LogError::Damaged(_)) if looks < LOOKS_MAX => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads all partitions from tick `from`, to where they ended when the reader was opened.
+    pub fn cursor(&self, from: Tick) -> Cursor<E> {
+        Cursor::new(Arc::clone(&self.contents), from)
+    }
+
+    /// Events in all partitions.
+    pub fn events_total(&self) -> u64 {
+        self.contents.events_total()
+    }
+}

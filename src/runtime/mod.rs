@@ -1,0 +1,14 @@
+//! Running a dataflow: programs, the server of one process, bulk loading.
+//!
+//! Deliberately absent: HTTP (that is `http`) and the command line; what decides completeness (the log's frontier does, no clock here).
+
+mod ingest;
+mod lines;
+mod program;
+mod server;
+pub mod service;
+
+pub use ingest::{IngestError, Ingested, REJECTED_SHOWN_MAX, ingest};
+pub use lines::{LINE_BYTES_MAX, for_each_line};
+pub use program::{LineParser, OnError, Program, SampleLines};
+pub use server::{Server, ServerOptions, StartError, audit_log};

@@ -1,0 +1,311 @@
+//! A running dataflow in one process: the log, both layers, the clock that closes ticks, the schedule of batch cycles.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
+
+use crate::layers::{Coordinator, Cycle, CycleError, Handover, Node, NodeOptions, OneProcess};
+use crate::log::{Event, Log, LogError, Tick};
+use crate::runs::{Audit, ViewInfo};
+use crate::serving::{Answer, Read, Serving};
+
+use super::lines::for_each_line;
+use super::program::{OnError, Program};
+use super::service::{Appended, BatchStatus, Format, Layers, Rejected, Service, ServiceError, SpeedStatus, Status, log_status};
+
+/// Share of the machine's time that batch cycles and handovers may take: a cycle that took w is followed by a pause of at
+/// least w * (1 - share) / share.
+const BATCH_SHARE: f64 = 0.25;
+/// Pause after a failed cycle; doubles with each further failure.
+const BACKOFF: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Workers of each layer.
+    pub workers: usize,
+    /// How often the current tick is closed, and so how fresh answers are.
+    pub tick: Duration,
+    /// How often a batch cycle runs, at most; none to run them on request only.
+    pub batch_interval: Option<Duration>,
+    /// How far back answers can be had.
+    pub history: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self { workers: 1, tick: Duration::from_millis(10), batch_interval: Some(Duration::from_secs(10)), history: Duration::from_secs(5) }
+    }
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A thread could not be started.
+    #[error("cannot start: {0}")]
+    Threads(String),
+    /// The first generation could not be computed.
+    #[error(transparent)]
+    First(#[from] CycleError),
+}
+
+/// A running dataflow. Dropping it stops its threads; [`Server::close`] also closes the log cleanly.
+pub struct Server<E: Event> {
+    shared: Arc<Shared<E>>,
+    threads: Vec<JoinHandle<()>>,
+    stop: Option<Sender<()>>,
+    ticker_stop: Arc<AtomicBool>,
+}
+
+struct Shared<E: Event> {
+    program: Program<E>,
+    log: Log<E>,
+    node: Arc<Node<E>>,
+    serving: Arc<Serving>,
+    options: ServerOptions,
+    coordinator: Mutex<Coordinator>,
+    progress: Mutex<Progress>,
+    handovers: AtomicU64,
+}
+
+#[derive(Default)]
+struct Progress {
+    running: Option<Cycle>,
+    last_handover: Option<Handover>,
+    last_error: Option<String>,
+    fatal: Option<(String, u8)>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<E: Event> Server<E> {
+    /// Computes the first generation from the log, and then serves and follows it.
+    pub fn start(program: Program<E>, log: Log<E>, options: ServerOptions) -> Result<Self, StartError> {
+        let serving = Arc::new(Serving::default());
+        let history = options.history.as_millis() as u64;
+        let node_options = NodeOptions { workers: options.workers, history };
+        let node = Node::start(Arc::clone(&program.dataflow), log.clone(), node_options, Arc::clone(&serving)).map_err(StartError::Threads)?;
+        let node = Arc::new(node);
+        let mut coordinator = Coordinator::new(Box::new(OneProcess(Arc::clone(&node))));
+        let first = coordinator.start()?;
+        let shared = Arc::new(Shared {
+            program,
+            log,
+            node,
+            serving,
+            coordinator: Mutex::new(coordinator),
+            progress: Mutex::new(Progress { last_handover: Some(first), ..Progress::default() }),
+            handovers: AtomicU64::new(1),
+            options,
+        });
+
+        let ticker_stop = Arc::new(AtomicBool::new(false));
+        let mut threads = vec![shared.start_ticker(Arc::clone(&ticker_stop)).map_err(|error| StartError::Threads(error.to_string()))?];
+        let (stop, stopped) = bounded(0);
+        if let Some(interval) = shared.options.batch_interval {
+            let scheduled = Arc::clone(&shared);
+            let scheduler = std::thread::Builder::new().name("batch-cycle".to_owned()).spawn(move || {
+                let mut seen = scheduled.log.events_total();
+                let mut pause = interval;
+                let mut backoff = BACKOFF;
+                while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                    let total = scheduled.log.events_total();
+                    if total == seen {
+                        pause = interval;
+                        continue;
+                    }
+                    let started = Instant::now();
+                    match scheduled.cycle(Cycle::Incremental) {
+                        Ok(_) => {
+                            seen = total;
+                            backoff = BACKOFF;
+                            pause = interval.max(started.elapsed().mul_f64((1.0 - BATCH_SHARE) / BATCH_SHARE));
+                        }
+                        Err(_) => {
+                            pause = interval.max(backoff);
+                            backoff = (backoff * 2).min(BACKOFF_MAX);
+                        }
+                    }
+                }
+            });
+            threads.push(scheduler.map_err(|error| StartError::Threads(error.to_string()))?);
+        }
+        Ok(Self { shared, threads, stop: Some(stop), ticker_stop })
+    }
+
+    /// What clients can ask of it.
+    pub fn service(&self) -> Arc<dyn Service> {
+        Arc::clone(&self.shared) as _
+    }
+
+    /// The serving layer, for reads inside the process.
+    pub fn serving(&self) -> Arc<Serving> {
+        Arc::clone(&self.shared.serving)
+    }
+
+    /// What makes it impossible to go on, if something does, and the exit code for it.
+    pub fn fatal(&self) -> Option<(String, u8)> {
+        lock(&self.shared.progress).fatal.clone()
+    }
+
+    /// Stops cycles and ticks, and closes the log cleanly.
+    pub fn close(mut self) -> Result<(), LogError> {
+        self.halt();
+        self.shared.log.clone().close()
+    }
+
+    fn halt(&mut self) {
+        self.shared.node.stop_batch();
+        self.ticker_stop.store(true, Ordering::Release);
+        drop(self.stop.take());
+        for thread in self.threads.drain(..) {
+            if let Err(panic) = thread.join() {
+                tracing::error!(message = crate::layers::panic_message(&*panic), "a thread of the server panicked");
+            }
+        }
+    }
+}
+
+impl<E: Event> Drop for Server<E> {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+impl<E: Event> Shared<E> {
+    /// Closes the current tick again and again: that is what makes answers fresh, also when nothing is appended.
+    fn start_ticker(self: &Arc<Self>, stop: Arc<AtomicBool>) -> std::io::Result<JoinHandle<()>> {
+        let shared = Arc::clone(self);
+        std::thread::Builder::new().name("ticks".to_owned()).spawn(move || {
+            while !stop.load(Ordering::Acquire) {
+                let failure = shared.log.advance().err().or_else(|| shared.node.failure());
+                if let Some(error) = failure {
+                    tracing::error!(%error, "the log cannot go on; answers stay where they are");
+                    lock(&shared.progress).fatal = Some((error.to_string(), error.exit_code()));
+                    return;
+                }
+                std::thread::sleep(shared.options.tick);
+            }
+        })
+    }
+
+    fn run_cycle<T>(&self, cycle: Cycle, run: impl FnOnce(&mut Coordinator) -> Result<T, CycleError>) -> Result<T, CycleError> {
+        let mut coordinator = lock(&self.coordinator);
+        lock(&self.progress).running = Some(cycle);
+        let ended = catch_unwind(AssertUnwindSafe(|| run(&mut coordinator)));
+        lock(&self.progress).running = None;
+        let ended = ended.unwrap_or_else(|panic| {
+            let reason = format!("panicked: {}", crate::layers::panic_message(&*panic));
+            Err(CycleError::Step { step: "the cycle", process: 0, reason, exit_code: 1 })
+        });
+        if let Err(error) = &ended {
+            tracing::error!(%error, "a batch cycle ended without a handover");
+            lock(&self.progress).last_error = Some(error.to_string());
+        }
+        ended
+    }
+
+    fn cycle(&self, cycle: Cycle) -> Result<Handover, CycleError> {
+        let handover = self.run_cycle(cycle, |coordinator| coordinator.cycle(cycle))?;
+        self.handovers.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(
+            generation = handover.generation,
+            cut = handover.cut.0,
+            rows = handover.rows,
+            batch_ms = handover.batch_ms,
+            audit_ms = handover.audit_ms,
+            handover_ms = handover.handover_ms,
+            "handed over"
+        );
+        let mut progress = lock(&self.progress);
+        progress.last_handover = Some(handover.clone());
+        progress.last_error = None;
+        Ok(handover)
+    }
+}
+
+impl<E: Event> Service for Shared<E> {
+    fn append(&self, lines: &[u8], format: Format, on_error: OnError) -> Result<Appended, ServiceError> {
+        if format == Format::Lines && self.program.lines.is_none() {
+            return Err(ServiceError::NoLineFormat(self.program.name.clone()));
+        }
+        let mut events = Vec::new();
+        let mut rejected = Vec::new();
+        for_each_line::<std::io::Error>(lines, |line, bytes, _| {
+            let parsed = bytes.and_then(|bytes| match format {
+                Format::Json if bytes.iter().all(u8::is_ascii_whitespace) => Err("empty line".to_owned()),
+                Format::Json => self.program.parse_json(bytes),
+                Format::Lines => self.program.parse(bytes),
+            });
+            match parsed {
+                Ok(event) => events.push(event),
+                Err(error) => rejected.push(Rejected { line, error }),
+            }
+            Ok(())
+        })
+        .expect("memory can be read");
+        if events.is_empty() || (on_error == OnError::Stop && !rejected.is_empty()) {
+            return Ok(Appended { token: None, accepted: 0, rejected });
+        }
+        let ack = self.log.append(events)?;
+        Ok(Appended { token: Some(ack.tick()), accepted: ack.count(), rejected })
+    }
+
+    fn read(&self, read: &Read) -> Result<Answer, ServiceError> {
+        Ok(self.serving.read(read)?)
+    }
+
+    fn views(&self) -> Vec<ViewInfo> {
+        self.serving.views()
+    }
+
+    fn status(&self) -> Status {
+        let (generation, base) = self.serving.generation();
+        let frontier = self.serving.frontier();
+        let stats = self.log.stats();
+        let (runs, rows) = self.node.generation_size();
+        let progress = lock(&self.progress);
+        Status {
+            dataflow: self.program.name.clone(),
+            generation,
+            base,
+            frontier,
+            workers: self.options.workers,
+            layers: Layers {
+                batch: BatchStatus { frontier: base, running: progress.running, runs, rows },
+                speed: SpeedStatus { frontier, behind: stats.frontier.0.saturating_sub(frontier.0) },
+            },
+            last_handover: progress.last_handover.clone(),
+            handovers: self.handovers.load(Ordering::Relaxed),
+            last_error: progress.last_error.clone(),
+            log: log_status(&stats),
+        }
+    }
+
+    fn cycle(&self, cycle: Cycle) -> Result<Handover, ServiceError> {
+        Ok(Shared::cycle(self, cycle)?)
+    }
+
+    fn audit(&self) -> Result<Vec<Audit>, ServiceError> {
+        Ok(self.run_cycle(Cycle::Full, |coordinator| coordinator.audit(Cycle::Full))?)
+    }
+}
+
+/// Recomputes a whole log in both layers, independently, and compares them at its end.
+pub fn audit_log<E: Event>(program: &Program<E>, log: &Log<E>, workers: usize) -> Result<(Tick, Vec<Audit>), StartError> {
+    let serving = Arc::new(Serving::default());
+    let options = NodeOptions { workers, history: u64::MAX };
+    let node = Node::start(Arc::clone(&program.dataflow), log.clone(), options, serving).map_err(StartError::Threads)?;
+    let mut coordinator = Coordinator::new(Box::new(OneProcess(Arc::new(node))));
+    // The speed layer starts from nothing and follows the log from its first event, tick by tick.
+    coordinator.start_empty()?;
+    Ok((log.frontier(), coordinator.audit(Cycle::Full)?))
+}

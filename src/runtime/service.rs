@@ -1,0 +1,134 @@
+//! What a running dataflow offers to clients, whatever its types.
+
+use serde::{Deserialize, Serialize};
+
+use crate::layers::{Cycle, Handover};
+use crate::log::{LogStats, Tick};
+use crate::runs::{Audit, ViewInfo};
+use crate::serving::{Answer, Read, ServeError};
+
+use super::program::OnError;
+
+/// How the lines of an append are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// JSON, one event a line.
+    Json,
+    /// The dataflow's own format.
+    Lines,
+}
+
+/// What became of an append.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Appended {
+    /// The tick of the events: a read with `at_least` of it has them. None if nothing was taken.
+    pub token: Option<Tick>,
+    /// Events that are on disk now.
+    pub accepted: u64,
+    /// Lines that are no events.
+    pub rejected: Vec<Rejected>,
+}
+
+/// A line that is no event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// Its number, from 1.
+    pub line: u64,
+    /// Why.
+    pub error: String,
+}
+
+/// What a process is doing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The dataflow's name.
+    pub dataflow: String,
+    /// The generation being served.
+    pub generation: u64,
+    /// Its frontier.
+    pub base: Tick,
+    /// Everything before it is complete in every view.
+    pub frontier: Tick,
+    /// Workers of each layer.
+    pub workers: usize,
+    /// The layers.
+    pub layers: Layers,
+    /// The last handover, with its audit.
+    pub last_handover: Option<Handover>,
+    /// How many handovers there have been.
+    pub handovers: u64,
+    /// What went wrong in the last cycle, if it ended without a handover.
+    pub last_error: Option<String>,
+    /// The log.
+    pub log: serde_json::Value,
+}
+
+/// What the two layers are doing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Layers {
+    /// The batch layer.
+    pub batch: BatchStatus,
+    /// The speed layer.
+    pub speed: SpeedStatus,
+}
+
+/// The batch layer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BatchStatus {
+    /// Everything before it is in the generation being served.
+    pub frontier: Tick,
+    /// The cycle that is running, if one is.
+    pub running: Option<Cycle>,
+    /// Runs of the generation being served.
+    pub runs: usize,
+    /// Rows in them.
+    pub rows: usize,
+}
+
+/// The speed layer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SpeedStatus {
+    /// Everything before it is complete.
+    pub frontier: Tick,
+    /// How many ticks it is behind the log.
+    pub behind: u64,
+}
+
+/// A request that could not be carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// The log refused.
+    #[error(transparent)]
+    Log(#[from] crate::log::LogError),
+    /// There is no answer.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The cycle ended without a handover.
+    #[error(transparent)]
+    Cycle(#[from] crate::layers::CycleError),
+    /// The dataflow reads JSON only.
+    #[error("`{0}` has no line format of its own\n  hint: send JSON, one event a line")]
+    NoLineFormat(String),
+}
+
+/// A running dataflow.
+pub trait Service: Send + Sync {
+    /// Appends the events of some lines, all or none unless `on_error` says to skip. Returns when they are on disk.
+    fn append(&self, lines: &[u8], format: Format, on_error: OnError) -> Result<Appended, ServiceError>;
+    /// Answers a read.
+    fn read(&self, read: &Read) -> Result<Answer, ServiceError>;
+    /// Names and columns of the views.
+    fn views(&self) -> Vec<ViewInfo>;
+    /// What the process is doing.
+    fn status(&self) -> Status;
+    /// Runs a batch cycle now and returns when it has been switched to.
+    fn cycle(&self, cycle: Cycle) -> Result<Handover, ServiceError>;
+    /// Recomputes the answers in the batch layer and compares; nothing is switched.
+    fn audit(&self) -> Result<Vec<Audit>, ServiceError>;
+}
+
+/// Log numbers as the status shows them.
+pub(crate) fn log_status(stats: &LogStats) -> serde_json::Value {
+    serde_json::to_value(stats).unwrap_or_default()
+}

@@ -1,0 +1,236 @@
+//! Kills a real process at each durable step, and lets two processes ask for one log (rows C1, C4, C11, C14, N1, N2).
+//!
+//! The test binary runs itself as the child: `child_role` does nothing unless the environment names a directory.
+#[path = "log_support/mod.rs"]
+mod log_support;
+
+use lambdaflow::log::{Log, LogError, LogOptions, RealDisk, Step, SystemClock, Tick, verify};
+use log_support::{Note, note, notes, numbers, read_all};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+const CHILD_DIR: &str = "LAMBDAFLOW_TEST_LOG";
+const CHILD_TASK: &str = "LAMBDAFLOW_TEST_TASK";
+const CRASH_AT: &str = "LAMBDAFLOW_CRASH_AT";
+const APPENDS: u64 = 25;
+const SIGKILL: i32 = 9;
+
+fn open(dir: &Path) -> Result<Log<Note>, LogError> {
+    let options = LogOptions {
+        segment_bytes_max: 1_200,
+        ..LogOptions::default()
+    };
+    Log::open(Arc::new(RealDisk), Arc::new(SystemClock), dir, options)
+}
+
+/// Memory is as good as a disk here: a kill loses nothing that was written, wherever that is.
+fn temporary() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    }
+    .unwrap()
+}
+
+fn say(line: impl std::fmt::Display) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "child: {line}").unwrap();
+    out.flush().unwrap();
+}
+
+#[test]
+fn child_role() {
+    let Ok(dir) = std::env::var(CHILD_DIR) else {
+        return;
+    };
+    let log = open(Path::new(&dir)).unwrap();
+    let first = log.events_total();
+    match std::env::var(CHILD_TASK).as_deref() {
+        Ok("append") => {
+            for number in first..first + APPENDS {
+                log.append(vec![note(number)]).unwrap();
+                say(number + 1);
+                log.advance().unwrap();
+            }
+            log.close().unwrap();
+        }
+        Ok("hold") => {
+            say("holds");
+            let _ = std::io::stdin().read_line(&mut String::new());
+        }
+        task => panic!("no such task: {task:?}"),
+    }
+}
+
+fn child(dir: &Path, task: &str, crash_at: Option<(Step, u64)>) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["child_role", "--exact", "--nocapture", "--test-threads=1"]);
+    command
+        .env(CHILD_DIR, dir)
+        .env(CHILD_TASK, task)
+        .env_remove(CRASH_AT);
+    if let Some((step, count)) = crash_at {
+        command.env(CRASH_AT, format!("{}:{count}", step.name()));
+    }
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Runs the child to its end. Returns how many events it was told are in the log, and whether it was killed.
+fn run(dir: &Path, crash_at: Option<(Step, u64)>) -> (u64, bool) {
+    let output = child(dir, "append", crash_at).wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let acked = text
+        .lines()
+        .filter_map(|line| line.split_once("child: ")?.1.parse().ok())
+        .max()
+        .unwrap_or(0);
+    let killed = output.status.signal() == Some(SIGKILL);
+    assert!(
+        killed || output.status.success(),
+        "{}: {text}",
+        output.status
+    );
+    (acked, killed)
+}
+
+/// Recovers and compares; returns how many events there are.
+fn check(dir: &Path, acked: u64, tried: u64) -> u64 {
+    let log = open(dir).unwrap();
+    let found = numbers(&read_all(&log));
+    assert_eq!(found, (0..found.len() as u64).collect::<Vec<_>>());
+    let count = found.len() as u64;
+    assert!(
+        (acked..=tried).contains(&count),
+        "{count} events, {acked} acknowledged, {tried} tried"
+    );
+    assert!(verify(&RealDisk, dir).unwrap().is_whole());
+    count
+}
+
+#[test]
+fn acknowledged_events_survive_a_kill_at_every_durable_step() {
+    for step in Step::ALL {
+        let torn = [Step::TornBeforeCopy, Step::TornAfterCopy].contains(&step);
+        let counts = match step {
+            Step::AppendBeforeWrite
+            | Step::AppendAfterWrite
+            | Step::AppendBeforeSync
+            | Step::AppendAfterSync => 1..=20,
+            _ => 1..=3,
+        };
+        let mut kills = 0;
+        for count in counts {
+            let place = temporary();
+            let dir = place.path().join("log");
+            let mut before = 0;
+            if torn {
+                before = tear(&dir);
+            }
+            let (acked, killed) = run(&dir, Some((step, count)));
+            kills += u64::from(killed);
+            let now = check(&dir, acked.max(before), before + APPENDS);
+            // The same command resumes.
+            let (acked, killed) = run(&dir, None);
+            assert_eq!(
+                (acked, killed),
+                (now + APPENDS, false),
+                "after a kill at {}:{count}",
+                step.name()
+            );
+            check(&dir, acked, acked);
+        }
+        assert!(kills > 0, "{} was never reached", step.name());
+    }
+}
+
+/// A log whose last group is torn; returns the events that are whole.
+fn tear(dir: &Path) -> u64 {
+    let log = open(dir).unwrap();
+    log.append(notes(0..2)).unwrap();
+    log.append(notes(2..4)).unwrap();
+    drop(log);
+    let segment = dir.join("p0000").join(format!("{:020}.active", 0));
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(segment)
+        .unwrap();
+    file.set_len(file.metadata().unwrap().len() - 3).unwrap();
+    2
+}
+
+#[test]
+fn a_crash_loop_during_recovery_leaves_one_copy_of_the_torn_tail() {
+    let place = temporary();
+    let dir = place.path().join("log");
+    let whole = tear(&dir);
+    for round in 0..20 {
+        let step = if round % 2 == 0 {
+            Step::TornAfterCopy
+        } else {
+            Step::SealBeforeRename
+        };
+        assert_eq!(run(&dir, Some((step, 1))), (0, true));
+    }
+    assert_eq!(check(&dir, whole, whole), whole);
+    let names = std::fs::read_dir(dir.join("p0000"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let torn: Vec<String> = names.filter(|name| name.contains("torn")).collect();
+    assert_eq!(torn.len(), 1, "{torn:?}");
+}
+
+#[test]
+fn a_second_process_is_refused_and_told_who_holds_the_log() {
+    let place = temporary();
+    let dir = place.path().join("log");
+    let mut holder = child(&dir, "hold", None);
+    let mut lines = BufReader::new(holder.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("child: holds")));
+    let link = place.path().join("link");
+    std::os::unix::fs::symlink(&dir, &link).unwrap();
+    for path in [&dir, &link] {
+        match open(path) {
+            Err(error @ LogError::InUse { .. }) => {
+                assert_eq!(error.exit_code(), 6);
+                let message = format!(
+                    "log {} is in use by process {}",
+                    path.display(),
+                    holder.id()
+                );
+                assert!(error.to_string().starts_with(&message), "{error}");
+            }
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("two processes have the log open"),
+        }
+    }
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    open(&dir)
+        .expect("the lock of a killed process is gone")
+        .close()
+        .unwrap();
+}
+
+#[test]
+fn a_second_handle_in_the_same_process_is_refused() {
+    let place = temporary();
+    let dir = place.path().join("log");
+    let log = open(&dir).unwrap();
+    log.append(notes(0..1)).unwrap();
+    assert!(matches!(open(&dir), Err(LogError::InUse { .. })));
+    log.append(notes(1..2)).unwrap();
+    log.close().unwrap();
+    let log = open(&dir).unwrap();
+    assert_eq!(numbers(&read_all(&log)), [0, 1]);
+    assert!(log.frontier() > Tick::ZERO);
+}

@@ -1,0 +1,66 @@
+//! A reader without the lock, beside a writer or after a crash (row N3).
+mod log_support;
+
+use lambdaflow::log::sim::{SimClock, SimDisk};
+use lambdaflow::log::{LogOptions, LogReader, Tick, verify};
+use log_support::*;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[test]
+fn a_reader_without_the_lock_sees_a_prefix_while_the_writer_appends_and_seals() {
+    let disk = SimDisk::new();
+    let options = LogOptions {
+        segment_bytes_max: 1_000,
+        ..LogOptions::default()
+    };
+    let log = open(&disk, &SimClock::at(7), options).unwrap();
+    let acked = AtomicU64::new(0);
+    let mut looks = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..2_000 {
+                log.append(notes(number..number + 1)).unwrap();
+                acked.store(number + 1, Ordering::SeqCst);
+            }
+        });
+        while acked.load(Ordering::SeqCst) < 2_000 {
+            let before = acked.load(Ordering::SeqCst);
+            let reader = LogReader::<Note>::open(&disk, dir()).unwrap();
+            let (mut cursor, mut found) = (reader.cursor(Tick::ZERO), Vec::new());
+            while let Some(block) = cursor.next().unwrap() {
+                found.extend(numbers(&rows(&block)));
+            }
+            assert_eq!(found, (0..found.len() as u64).collect::<Vec<_>>());
+            assert!(
+                found.len() as u64 >= before,
+                "{} events, {before} were acknowledged before",
+                found.len()
+            );
+            assert_eq!(cursor.complete(), Tick::ZERO, "more may come at any tick");
+            looks += 1;
+        }
+    });
+    println!("{looks} looks");
+}
+
+#[test]
+fn a_reader_without_the_lock_leaves_a_torn_tail_alone() {
+    let disk = SimDisk::new();
+    let log = open(&disk, &SimClock::at(7), inline()).unwrap();
+    log.append(notes(0..2)).unwrap();
+    log.append(notes(2..4)).unwrap();
+    drop(log);
+    let segment = partition_files(&disk, ".active").remove(0);
+    let bytes = disk.files()[&segment].clone();
+    disk.plant(&segment, &bytes[..bytes.len() - 1]);
+    let before = disk.files();
+    assert_eq!(
+        LogReader::<Note>::open(&disk, dir())
+            .unwrap()
+            .events_total(),
+        2
+    );
+    let report = verify(&disk, dir()).unwrap();
+    assert!(report.is_whole() && report.unfinished.len() == 1);
+    assert_eq!(disk.files(), before);
+}

@@ -5,7 +5,7 @@
 # exchanged. For each, a copy of HEAD (a git worktree in a temporary directory, removed at the end) is changed, and
 # `cargo test --test operators` must fail on it. A mutant that passes shows a gap in the tests.
 #
-#   CARGO_TARGET_DIR=/path/to/target scripts/mutants.sh           all mutants, about 20 seconds each on an idle machine with two cores
+#   CARGO_TARGET_DIR=/path/to/target scripts/mutants.sh           all mutants, half a minute to a minute each
 #   CARGO_TARGET_DIR=/path/to/target scripts/mutants.sh touch     those whose name contains `touch`
 #
 # CARGO_TARGET_DIR must be given, so that dependencies are not compiled again. LAMBDAFLOW_SEED chooses the random logs (1

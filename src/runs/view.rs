@@ -210,8 +210,8 @@ impl<S: Shape> ShardedView<S> {
         S::Key::deserialize(given).map_err(|reason| self.not_a_key(given, reason))
     }
 
-    /// A struct in a key is an object in JSON, whose fields are in another order than the struct's: it has no place among
-    /// the keys, so it cannot be part of a prefix.
+    /// A struct in a key is an object in JSON, and objects are not ordered here as structs are: one has no place among the
+    /// keys, so it cannot be part of a prefix.
     fn check_prefix(&self, prefix: &Value) -> Result<(), ReadError> {
         match prefix {
             Value::Object(_) => Err(self.not_a_key(prefix, "a prefix is a string, or an array of a tuple's first components")),

@@ -91,13 +91,16 @@ async fn append(State(service): State<Shared>, Parameters(pairs): Parameters<Pai
 async fn read(State(service): State<Shared>, Path((view, kind)): Path<(String, String)>, Parameters(pairs): Parameters<Pairs>) -> Response {
     match parse_read(view, &kind, &pairs) {
         Ok(read) => blocking(move || answer(service.read(&read))).await,
-        Err(error) => error,
+        Err(Refused(status, text)) => failure(status, text),
     }
 }
 
-fn parse_read(view: String, kind: &str, pairs: &Pairs) -> Result<Read, Response> {
-    let bad = |text: String| failure(StatusCode::BAD_REQUEST, text);
-    let json_of = |name: &str, text: &str| -> Result<Value, Response> {
+/// A request that is not understood.
+struct Refused(StatusCode, String);
+
+fn parse_read(view: String, kind: &str, pairs: &Pairs) -> Result<Read, Refused> {
+    let bad = |text: String| Refused(StatusCode::BAD_REQUEST, text);
+    let json_of = |name: &str, text: &str| -> Result<Value, Refused> {
         serde_json::from_str(text).map_err(|error| {
             bad(format!("{name} is not JSON: {error}\n  hint: a string is quoted, {name}=\"/index.html\", a tuple is an array"))
         })
@@ -109,7 +112,7 @@ fn parse_read(view: String, kind: &str, pairs: &Pairs) -> Result<Read, Response>
         "top" => &["n"],
         "scan" => &["limit"],
         _ => {
-            return Err(failure(
+            return Err(Refused(
                 StatusCode::NOT_FOUND,
                 format!("`{kind}` is no way to read a view\n  hint: get, range, prefix, top, scan"),
             ));

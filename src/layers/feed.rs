@@ -78,30 +78,24 @@ impl<E: Event> Feed<E> {
             return (Take::End, Tick(u64::MAX));
         }
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let taken = match source.next() {
-                Ok(taken) => taken,
-                Err(error) => {
-                    *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    self.close();
-                    return (Take::End, Tick(u64::MAX));
-                }
-            };
-            let complete = source.complete();
-            match (taken, self.until) {
-                (Some(block), Some(until)) if block.last_tick() >= until => {
-                    let block = block.slice_ticks(Tick(0)..until);
-                    if !block.is_empty() {
-                        return (Take::Block(block), complete);
-                    }
-                }
-                (Some(block), _) => return (Take::Block(block), complete),
-                (None, _) => {}
+        let taken = match source.next() {
+            Ok(taken) => taken,
+            Err(error) => {
+                *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                self.close();
+                return (Take::End, Tick(u64::MAX));
             }
-            if self.until.is_some_and(|until| complete >= until) {
-                return (Take::End, complete);
-            }
-            return (Take::Nothing, complete);
+        };
+        let complete = source.complete();
+        let block = taken.map(|block| match self.until {
+            Some(until) if block.last_tick() >= until => block.slice_ticks(Tick(0)..until),
+            _ => block,
+        });
+        match block.filter(|block| !block.is_empty()) {
+            Some(block) => (Take::Block(block), complete),
+            // A block past the end says nothing about other partitions: only the source knows when all have come so far.
+            None if self.until.is_some_and(|until| complete >= until) => (Take::End, complete),
+            None => (Take::Nothing, complete),
         }
     }
 

@@ -77,8 +77,8 @@ pub enum ReadError {
     NotAKey {
         /// The view's name.
         view: String,
-        /// What was given.
-        given: Value,
+        /// What was given, as JSON.
+        given: String,
         /// Why it cannot be read as a key.
         reason: String,
         /// Names of the key's components.
@@ -222,7 +222,7 @@ impl<S: Shape> ShardedView<S> {
 
     fn not_a_key(&self, given: &Value, reason: impl ToString) -> ReadError {
         let (view, fields) = (self.info.name.clone(), self.info.key.join(", "));
-        ReadError::NotAKey { view, given: given.clone(), reason: reason.to_string(), fields }
+        ReadError::NotAKey { view, given: given.to_string(), reason: reason.to_string(), fields }
     }
 
     /// Rows by key over all shards; each shard contributes at most `limit`.
@@ -246,11 +246,22 @@ impl<S: Shape> ShardedView<S> {
                 ControlFlow::Continue(())
             });
         }
-        let rows = found.into_iter().flat_map(|(key, answers)| {
-            let key = json(&key);
-            answers.into_iter().map(move |(answer, count)| AnswerRow { key: key.clone(), value: json(&answer), count })
-        });
-        Ok(rows.take(limit).collect())
+        Ok(rows_of::<S>(found, limit))
+    }
+
+    /// Rows by key over all shards whose key is wanted; looks at every key.
+    fn matching(&self, at: Tick, limit: usize, wanted: &dyn Fn(&S::Key) -> bool) -> Result<Vec<AnswerRow>, ReadError> {
+        let mut found: BTreeMap<S::Key, Vec<(S::Answer, isize)>> = BTreeMap::new();
+        for shard in 0..self.shards.len() {
+            let (runs, changes) = self.load(shard, at)?;
+            Merged { runs: &runs, batches: &changes.batches, through: at.0 }.walk(&|_| false, &mut |key, rows| {
+                if wanted(&key) {
+                    found.insert(key, answers::<S>(rows));
+                }
+                ControlFlow::Continue(())
+            });
+        }
+        Ok(rows_of::<S>(found, limit))
     }
 
     fn top(&self, at: Tick, n: usize) -> Result<Vec<AnswerRow>, ReadError> {
@@ -331,6 +342,9 @@ impl<S: Shape> View for ShardedView<S> {
             Query::Prefix { prefix, limit } => {
                 self.check_prefix(prefix)?;
                 let place = |key: &S::Key| compare_beginning(&json(key), prefix);
+                if !sorted_as_json::<S::Key>() {
+                    return self.matching(at, *limit, &|key| place(key).is_eq());
+                }
                 self.ordered(at, *limit, &|key| place(key).is_lt(), &|key| place(key).is_gt())
             }
             Query::Top(n) => self.top(at, *n),
@@ -382,6 +396,23 @@ fn answers<S: Shape>(rows: &[(S::Val, S::Change)]) -> Vec<(S::Answer, isize)> {
 
 fn json<T: Serialize>(value: &T) -> Value {
     serde_json::to_value(value).unwrap_or_else(|error| Value::String(format!("not representable as JSON: {error}")))
+}
+
+fn rows_of<S: Shape>(found: BTreeMap<S::Key, Vec<(S::Answer, isize)>>, limit: usize) -> Vec<AnswerRow> {
+    let rows = found.into_iter().flat_map(|(key, answers)| {
+        let key = json(&key);
+        answers.into_iter().map(move |(answer, count)| AnswerRow { key: key.clone(), value: json(&answer), count })
+    });
+    rows.take(limit).collect()
+}
+
+/// Whether keys of a type have the order of their JSON, so that those with a common beginning lie side by side: strings,
+/// numbers, and tuples of them do. An enum is ordered by the declaration of its variants, but written by their names.
+fn sorted_as_json<K>() -> bool {
+    const SORTED: [&str; 13] =
+        ["alloc::string::String", "bool", "char", "i8", "i16", "i32", "i64", "isize", "u8", "u16", "u32", "u64", "usize"];
+    let names = std::any::type_name::<K>().split(['(', ')', ',', ' ']);
+    names.filter(|name| !name.is_empty()).all(|name| SORTED.contains(&name))
 }
 
 /// Where a key stands relative to all keys that begin with `prefix`.

@@ -21,26 +21,34 @@ pub(crate) struct Arguments {
     #[command(subcommand)]
     pub command: Command,
     /// Print help.
-    #[arg(long, action = ArgAction::Help, global = true)]
+    #[arg(long, action = ArgAction::HelpShort, global = true)]
     help: Option<bool>,
 }
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Serve a dataflow's views over a log, and take events.
+    #[command(before_help = "Example:\n  lambdaflow run web_analytics --log /tmp/web -w 2 --listen 127.0.0.1:7070")]
     Run(Run),
     /// Append the events of a file to a log, or to a running server with --to.
+    #[command(
+        before_help = "Example:\n  lambdaflow ingest web_analytics --log /tmp/web --on-error skip --rejects /tmp/rejects access.log\n  lambdaflow generate web_analytics | lambdaflow ingest web_analytics --to http://127.0.0.1:7070 -"
+    )]
     Ingest(Ingest),
     /// Read a view of a running server.
+    #[command(before_help = "Example:\n  lambdaflow query hits --top 10\n  lambdaflow query visitors --key /index.html --format json")]
     Query(Query),
     /// Compute all views of a running server anew from the first event, and switch to them.
+    #[command(before_help = "Example:\n  lambdaflow rebuild --to http://127.0.0.1:7070")]
     Rebuild(Rebuild),
     /// Compute all views in both layers and compare them: exit code 1 if they differ.
+    #[command(before_help = "Example:\n  lambdaflow audit --to http://127.0.0.1:7070\n  lambdaflow audit web_analytics --log /tmp/web")]
     Audit(Audit),
     /// Print sample input for a dataflow.
+    #[command(before_help = "Example:\n  lambdaflow generate web_analytics --events 100000 > /tmp/access.log")]
     Generate(Generate),
     /// Look into a log.
-    #[command(subcommand)]
+    #[command(subcommand, before_help = "Example:\n  lambdaflow log verify /tmp/web\n  lambdaflow log cat /tmp/web --limit 10")]
     Log(LogCommand),
     /// List the dataflows of this program.
     List,

@@ -40,14 +40,19 @@ pub(super) fn ingest<E: Event>(program: &Program<E>, arguments: &Ingest) -> Resu
         }
     };
     let ingested = match &arguments.to {
-        Some(server) => send(server, &mut input, arguments.on_error, rejects, progress),
+        Some(server) => send(server, arguments, &mut input, rejects, progress),
         None => {
             let dir = arguments.log.as_ref().ok_or_else(|| Failure::usage("--log DIR or --to URL is missing"))?;
             let log = open::<E>(dir, arguments.durability)?;
             let ingested =
                 runtime::ingest(program, &log, || input.again(), arguments.on_error, rejects, progress).map_err(|error| match error {
                     IngestError::Log(error) => Failure::from(error),
-                    IngestError::Rejected { .. } => Failure::new(format!("{}: {error}", arguments.file()), 1),
+                    IngestError::Rejected { line, error } => no_event(
+                        arguments.file(),
+                        line,
+                        &error,
+                        "nothing was ingested; `--on-error skip` takes the others, `--rejects FILE` keeps what is left out",
+                    ),
                     error => Failure::new(error, 5),
                 });
             let closed = log.close();
@@ -59,6 +64,11 @@ pub(super) fn ingest<E: Event>(program: &Program<E>, arguments: &Ingest) -> Resu
     bar.finish_and_clear();
     report(&ingested, arguments, started.elapsed())?;
     Ok(0)
+}
+
+/// A line that is no event, where it stops everything.
+fn no_event(file: &str, line: u64, error: &str, hint: &str) -> Failure {
+    Failure::new(format!("{file}:{line}: {error}\n  hint: {hint}"), 1)
 }
 
 fn report(ingested: &Ingested, arguments: &Ingest, took: Duration) -> Result<(), Failure> {
@@ -132,11 +142,12 @@ fn progress_bar(length: Option<u64>) -> ProgressBar {
 /// Sends lines to a server in requests, each of which is all or nothing.
 fn send(
     server: &str,
+    arguments: &Ingest,
     input: &mut Input,
-    on_error: OnError,
     mut rejects: Option<&mut dyn Write>,
     mut progress: impl FnMut(u64),
 ) -> Result<Ingested, Failure> {
+    let on_error = arguments.on_error;
     let mut done = Ingested::default();
     let (mut body, mut lines, mut sent) = (Vec::new(), 0usize, 0u64);
     let mut flush = |body: &mut Vec<u8>, lines: &mut usize, sent: &mut u64| -> Result<(), Failure> {
@@ -150,8 +161,8 @@ fn send(
         let text: Vec<&[u8]> = body.split(|byte| *byte == b'\n').collect();
         for Rejected { line, error } in answer.rejected {
             if on_error == OnError::Stop {
-                let hint = "hint: the lines of earlier requests are in; this request took none";
-                return Err(Failure::new(format!("line {} is no event: {error}\n  {hint}", *sent + line), 1));
+                let hint = format!("the lines before line {} are in, none from there on; `--on-error skip` takes the others", *sent + 1);
+                return Err(no_event(arguments.file(), *sent + line, &error, &hint));
             }
             if let (Some(rejects), Some(raw)) = (&mut rejects, text.get(line as usize - 1)) {
                 rejects.write_all(raw)?;

@@ -1,0 +1,14 @@
+//! End to end: the program `lambdaflow` as people and clients meet it.
+//!
+//! | module | what is held to its word |
+//! | --- | --- |
+//! | `cli` | messages, exit codes, nothing lost when something is wrong |
+//! | `http` | every endpoint of the interface |
+//! | `kill` | `kill -9` of the running program, then all promises again |
+//! | `load` | answers stay exact while a generator appends and generations change |
+
+mod cli;
+mod harness;
+mod http;
+mod kill;
+mod load;

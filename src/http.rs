@@ -23,8 +23,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Query as Parameters, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query as Parameters, Request, State};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
@@ -58,6 +59,12 @@ pub fn router(service: Arc<dyn Service>) -> Router {
         .route("/v1/rebuild", post(|service: State<Shared>| cycle(service, Cycle::Full)))
         .route("/v1/audit", post(audit))
         .fallback(|| async { failure(StatusCode::NOT_FOUND, "there is nothing at this address\n  hint: GET /v1/views lists the views") })
+        .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
+            failure(
+                StatusCode::METHOD_NOT_ALLOWED,
+                format!("{} takes no {method}\n  hint: appends and cycles are POST, reads are GET", uri.path()),
+            )
+        })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(service)
 }
@@ -71,13 +78,27 @@ pub async fn serve(
     axum::serve(listener, router(service)).with_graceful_shutdown(stop).await
 }
 
-async fn append(State(service): State<Shared>, Parameters(pairs): Parameters<Pairs>, headers: HeaderMap, body: Bytes) -> Response {
+async fn append(State(service): State<Shared>, pairs: Result<Parameters<Pairs>, QueryRejection>, request: Request) -> Response {
+    let Parameters(pairs) = match pairs {
+        Ok(pairs) => pairs,
+        Err(rejection) => return failure(rejection.status(), rejection.body_text()),
+    };
     let on_error = match pairs.iter().find(|(name, _)| name == "on_error").map(|(_, value)| value.as_str()) {
         None | Some("stop") => OnError::Stop,
         Some("skip") => OnError::Skip,
         Some(other) => return failure(StatusCode::BAD_REQUEST, format!("on_error is `stop` or `skip`, not `{other}`")),
     };
-    let plain = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).is_some_and(|kind| kind.starts_with("text/plain"));
+    let plain = text_of(request.headers(), header::CONTENT_TYPE).starts_with("text/plain");
+    // Refused by its announcement, so that nobody sends 64 MiB in vain.
+    let announced = text_of(request.headers(), header::CONTENT_LENGTH).parse::<u64>().unwrap_or_default();
+    if announced > BODY_BYTES_MAX as u64 {
+        return too_large();
+    }
+    let body = match Bytes::from_request(request, &()).await {
+        Ok(body) => body,
+        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => return too_large(),
+        Err(rejection) => return failure(rejection.status(), rejection.body_text()),
+    };
     let format = if plain { Format::Lines } else { Format::Json };
     blocking(move || match service.append(&body, format, on_error) {
         Ok(appended) if appended.token.is_none() && !appended.rejected.is_empty() => {
@@ -88,7 +109,26 @@ async fn append(State(service): State<Shared>, Parameters(pairs): Parameters<Pai
     .await
 }
 
-async fn read(State(service): State<Shared>, Path((view, kind)): Path<(String, String)>, Parameters(pairs): Parameters<Pairs>) -> Response {
+/// A header's text; empty if there is none.
+fn text_of(headers: &HeaderMap, name: HeaderName) -> &str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+fn too_large() -> Response {
+    let text = format!("the body has more than {BODY_BYTES_MAX} bytes\n  hint: send it in parts; nothing was taken");
+    failure(StatusCode::PAYLOAD_TOO_LARGE, text)
+}
+
+async fn read(
+    State(service): State<Shared>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    pairs: Result<Parameters<Pairs>, QueryRejection>,
+) -> Response {
+    let (Path((view, kind)), Parameters(pairs)) = match (path, pairs) {
+        (Ok(path), Ok(pairs)) => (path, pairs),
+        (Err(rejection), _) => return failure(rejection.status(), rejection.body_text()),
+        (_, Err(rejection)) => return failure(rejection.status(), rejection.body_text()),
+    };
     match parse_read(view, &kind, &pairs) {
         Ok(read) => blocking(move || answer(service.read(&read))).await,
         Err(Refused(status, text)) => failure(status, text),

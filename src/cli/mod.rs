@@ -17,7 +17,7 @@ use clap::Parser;
 
 use crate::layers::Dataflow;
 use crate::log::{Event, LogError};
-use crate::runtime::Program;
+use crate::runtime::{Program, StartError};
 
 pub use runnable::Runnable;
 
@@ -42,6 +42,12 @@ impl Failure {
 
 impl From<LogError> for Failure {
     fn from(error: LogError) -> Self {
+        Self::new(&error, error.exit_code())
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
         Self::new(&error, error.exit_code())
     }
 }

@@ -3,9 +3,8 @@
 use std::io::Write;
 use std::time::Duration;
 
-use crate::layers::CycleError;
 use crate::log::Event;
-use crate::runtime::{Program, Server, ServerOptions, StartError};
+use crate::runtime::{Program, Server, ServerOptions};
 
 use super::Failure;
 use super::arguments::Run;
@@ -38,13 +37,7 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
         batch_interval: (!arguments.batch_interval.is_zero()).then_some(arguments.batch_interval),
         history: arguments.history,
     };
-    let server = Server::start(program.clone(), log, options).map_err(|error| {
-        let code = match &error {
-            StartError::First(CycleError::Step { exit_code, .. }) => *exit_code,
-            _ => 1,
-        };
-        Failure::new(error, code)
-    })?;
+    let server = Server::start(program.clone(), log, options)?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let fatal = runtime.block_on(async {

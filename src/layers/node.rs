@@ -184,7 +184,8 @@ impl<E: Event> Node<E> {
             None => return nothing_computed(),
         };
         let feed = Feed::new(self.log.cursor(generation.frontier), None);
-        let graph = Arc::new(self.speed.install(&self.dataflow, generation, feed, History::new(self.options.history)));
+        let history = History::new(generation.frontier.0, self.options.history);
+        let graph = Arc::new(self.speed.install(&self.dataflow, generation, feed, history));
         let served = self.served();
         self.following.store(Arc::new(served.iter().cloned().chain([Arc::clone(&graph)]).collect()));
         graph.wake();

@@ -45,14 +45,16 @@ impl<K: Data, V: Data, R: Change> Published<K, V, R> {
 /// A handover holds the tick it will audit at; without a hold the last `history` ticks are kept.
 #[derive(Debug)]
 pub struct History {
+    base: u64,
     ticks: u64,
     hold: AtomicU64,
 }
 
 impl History {
-    /// Keeps the last `ticks` ticks readable.
-    pub fn new(ticks: u64) -> Self {
-        Self { ticks, hold: AtomicU64::new(u64::MAX) }
+    /// Keeps the last `ticks` ticks readable, as far as a graph on a base with this frontier knows them: what was before is
+    /// in the base as one sum, so the tick before its frontier is the earliest there is.
+    pub fn new(base: u64, ticks: u64) -> Self {
+        Self { base, ticks, hold: AtomicU64::new(u64::MAX) }
     }
 
     /// Reads at `tick` must stay exact until [`History::release`].
@@ -67,6 +69,27 @@ impl History {
 
     /// The earliest tick that must stay readable when everything below `upper` is complete.
     pub fn since(&self, upper: u64) -> u64 {
-        upper.saturating_sub(self.ticks.max(1)).min(self.hold.load(Ordering::SeqCst))
+        let kept = upper.saturating_sub(self.ticks.max(1)).min(self.hold.load(Ordering::SeqCst));
+        kept.max(self.base.saturating_sub(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // With 60 s of history, a read at a tick before the last handover was answered with all rows of the base, later ones
+    // included.
+    #[test]
+    fn history_does_not_reach_into_the_base() {
+        let history = History::new(1_000, 60);
+        assert_eq!(history.since(1_000), 999);
+        assert_eq!(history.since(1_030), 999);
+        assert_eq!(history.since(1_100), 1_040);
+        history.hold(1_020);
+        assert_eq!(history.since(1_100), 1_020);
+        history.release();
+        assert_eq!(history.since(1_100), 1_040);
+        assert_eq!(History::new(0, u64::MAX).since(500), 0);
     }
 }

@@ -183,7 +183,8 @@ impl<E: Event> Speed<E> {
     fn run(dataflow: &Arc<dyn Dataflow<E>>, base: Generation, events: &[(Tick, E)], end: Tick, random: &mut Random) -> Self {
         let workers = SpeedWorkers::start(base.shards.len(), Arc::new(|| ())).expect("workers start");
         let feed = Feed::new(Replay::new(blocks(&between(events, base.frontier, end), random), end), None);
-        let graph = workers.install(dataflow, Arc::new(base), feed, History::new(u64::MAX));
+        let history = History::new(base.frontier.0, u64::MAX);
+        let graph = workers.install(dataflow, Arc::new(base), feed, history);
         let deadline = Instant::now() + Duration::from_secs(120);
         while graph.upper() < end {
             assert!(Instant::now() < deadline, "the speed graph stands at {} of {}", graph.upper().0, end.0);

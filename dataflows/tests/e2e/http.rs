@@ -269,7 +269,7 @@ fn requests_that_are_not_understood_say_why_and_what_next() {
     get("/v1/views/hits/get", &[]).fails(400, "at least one key");
     get("/v1/views/hits/get", &[("key", "/index.html")]).fails(400, "key is not JSON");
     get("/v1/views/hits/get", &[("key", "7")]).fails(400, "7 is not a key of view `hits`");
-    get("/v1/views/visitors/prefix", &[("prefix", "[]")]).fails(400, "is not a key of view `visitors`");
+    get("/v1/views/visitors/prefix", &[("prefix", "{\"path\": \"/\"}")]).fails(400, "is not a key of view `visitors`");
     get("/v1/views/hits/prefix", &[]).fails(400, "prefix=JSON");
     get("/v1/views/hits/scan", &[("as_of", "yesterday")]).fails(400, "as_of is a number, not `yesterday`");
     get("/v1/views/hits/scan", &[("limit", "-1")]).fails(400, "limit is a number, not `-1`");

@@ -1,4 +1,4 @@
-//! HTTP with JSON over a [`Service`](crate::runtime::service::Service).
+//! HTTP with JSON over a [`Service`].
 //!
 //! | request | answer |
 //! | --- | --- |

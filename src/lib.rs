@@ -1,4 +1,35 @@
 //! A Lambda Architecture runtime on timely and differential dataflow.
+//!
+//! An author writes a dataflow once: events in, named views out ([`operators`]). The runtime keeps every event in an
+//! immutable [`log`], computes the views in a batch layer over the whole log and in a speed layer over what the batch has
+//! not reached ([`layers`]), and serves one exact answer from both ([`serving`]).
+//!
+//! ```
+//! use lambdaflow::prelude::*;
+//! use lambdaflow::testing::{Law, check_layers};
+//!
+//! #[derive(Clone, Debug, Serialize, Deserialize, Columnar)]
+//! struct Visit { user: u64, page: String }
+//! impl Event for Visit {
+//!     const NAME: &'static str = "visits.Visit";
+//!     const VERSION: u32 = 1;
+//!     const FIELDS: &'static [&'static str] = &["user: u64", "page: String"];
+//! }
+//!
+//! fn visits(events: Events<'_, Visit>, views: &mut Views) {
+//!     // `visit` is borrowed from the log: no copy but for the first visit of a page.
+//!     let visits = events.aggregate::<String, Count>(|visit, groups| groups.add(visit.page, Count::one()));
+//!     views.publish("visits", visits).key(&["page"]).value(&["visits"]);
+//! }
+//!
+//! // Base at any cut plus the changes after it equals the run from scratch: the law that all of this keeps.
+//! let events: Vec<_> = (0..100).map(|i| (Tick(i / 5), Visit { user: i % 7, page: format!("/{}", i % 3) })).collect();
+//! let (_checks, answers) = check_layers(visits, &events, &Law::default());
+//! assert_eq!(answers[0].1[0].key, "/0");
+//! assert_eq!(answers[0].1[0].value, 34);
+//! ```
+#![warn(missing_docs)]
+
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "http")]

@@ -57,7 +57,7 @@ impl<K: Data, V: Data, R: Change> Levels<K, V, R> {
         self.len() == 0
     }
 
-    /// Merges runs until each is at least [`SIZE_RATIO`] times as large as the next.
+    /// Merges runs until each is at least twice as large as the next.
     pub fn compact(&self) {
         loop {
             let runs = self.runs();

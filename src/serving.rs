@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use crate::log::Tick;
-use crate::runs::{AnswerRow, Query, ReadError, View, ViewInfo};
+use crate::runs::{AnswerRow, History, Query, ReadError, View, ViewInfo};
 
 /// How long a read that names a tick waits for it, unless it says otherwise.
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(10);
@@ -33,18 +33,24 @@ pub struct Served {
     generation: u64,
     base: Tick,
     views: BTreeMap<String, Arc<dyn View>>,
+    history: Arc<History>,
     /// Everything below is complete in all views.
     frontier: AtomicU64,
 }
 
 impl Served {
     /// The views of one speed graph on one generation.
-    pub fn new(generation: u64, base: Tick, views: BTreeMap<String, Arc<dyn View>>) -> Self {
-        Self { generation, base, views, frontier: AtomicU64::new(base.0) }
+    pub fn new(generation: u64, base: Tick, views: BTreeMap<String, Arc<dyn View>>, history: Arc<History>) -> Self {
+        Self { generation, base, views, history, frontier: AtomicU64::new(base.0) }
     }
 
     fn frontier(&self) -> Tick {
         Tick(self.frontier.load(Ordering::Acquire))
+    }
+
+    fn reach(&self, frontier: Tick) {
+        self.frontier.store(frontier.0, Ordering::Release);
+        self.history.serve(frontier.0);
     }
 
     fn upper(&self) -> Tick {
@@ -130,7 +136,7 @@ pub enum ServeError {
 impl Default for Serving {
     fn default() -> Self {
         Self {
-            current: ArcSwap::from_pointee(Served::new(0, Tick(0), BTreeMap::new())),
+            current: ArcSwap::from_pointee(Served::new(0, Tick(0), BTreeMap::new(), Arc::new(History::new(0, 0)))),
             ready: AtomicBool::new(false),
             keeper: Mutex::new(()),
             waiting: Mutex::new(()),
@@ -159,7 +165,7 @@ impl Serving {
         let served = self.current.load();
         let upper = served.upper();
         if upper > served.frontier() {
-            served.frontier.store(upper.0, Ordering::Release);
+            served.reach(upper);
             drop(keeper);
             self.tell_waiting();
         }
@@ -177,7 +183,7 @@ impl Serving {
             }
             std::thread::sleep(Duration::from_micros(100));
         }
-        next.frontier.store(next.upper().0, Ordering::Release);
+        next.reach(next.upper());
         self.current.store(Arc::new(next));
         self.ready.store(true, Ordering::Release);
         drop(keeper);

@@ -204,7 +204,7 @@ impl<E: Event> Node<E> {
 
     fn switch(&self) -> Report {
         let Some(graph) = self.state().adopted.clone() else { return nothing_computed() };
-        let served = Served::new(graph.base.id, graph.base.frontier, graph.views.clone());
+        let served = Served::new(graph.base.id, graph.base.frontier, graph.views.clone(), Arc::clone(&graph.history));
         if !self.serving.switch(served, PATIENCE) {
             return failed("the new speed graph did not catch up", 1);
         }

@@ -139,7 +139,7 @@ fn publish<S: Shape>(layer: &Layer, name: &str, placed: StreamVec<'_, u64, ((S::
             };
             if upper.less_than(&next) {
                 upper = Antichain::from_elem(next);
-                let since = history.since(next);
+                let since = history.since();
                 trace.set_logical_compaction(Antichain::from_elem(since).borrow());
                 trace.set_physical_compaction(upper.borrow());
                 let since = trace.get_logical_compaction().first().copied().unwrap_or(since);

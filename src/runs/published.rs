@@ -42,19 +42,26 @@ impl<K: Data, V: Data, R: Change> Published<K, V, R> {
 
 /// How far back the published changes of a graph must stay readable.
 ///
-/// A handover holds the tick it will audit at; without a hold the last `history` ticks are kept.
+/// The last `ticks` ticks are, counted from the frontier that is served: under load one view can be far ahead of the slowest,
+/// and it must still answer at the tick at which all do. A handover also holds the tick it will audit at.
 #[derive(Debug)]
 pub struct History {
     base: u64,
     ticks: u64,
+    served: AtomicU64,
     hold: AtomicU64,
 }
 
 impl History {
-    /// Keeps the last `ticks` ticks readable, as far as a graph on a base with this frontier knows them: what was before is
-    /// in the base as one sum, so the tick before its frontier is the earliest there is.
+    /// Of a graph on a base with this frontier. What was before is in the base as one sum, so the tick before is the earliest
+    /// that is ever readable.
     pub fn new(base: u64, ticks: u64) -> Self {
-        Self { base, ticks, hold: AtomicU64::new(u64::MAX) }
+        Self { base, ticks, served: AtomicU64::new(base), hold: AtomicU64::new(u64::MAX) }
+    }
+
+    /// Answers are given at every tick before `frontier`.
+    pub fn serve(&self, frontier: u64) {
+        self.served.fetch_max(frontier, Ordering::SeqCst);
     }
 
     /// Reads at `tick` must stay exact until [`History::release`].
@@ -67,10 +74,10 @@ impl History {
         self.hold.store(u64::MAX, Ordering::SeqCst);
     }
 
-    /// The earliest tick that must stay readable when everything below `upper` is complete.
-    pub fn since(&self, upper: u64) -> u64 {
-        let kept = upper.saturating_sub(self.ticks.max(1)).min(self.hold.load(Ordering::SeqCst));
-        kept.max(self.base.saturating_sub(1))
+    /// The earliest tick that must stay readable.
+    pub fn since(&self) -> u64 {
+        let kept = self.served.load(Ordering::SeqCst).saturating_sub(self.ticks.max(1));
+        kept.min(self.hold.load(Ordering::SeqCst)).max(self.base.saturating_sub(1))
     }
 }
 
@@ -83,13 +90,25 @@ mod tests {
     #[test]
     fn history_does_not_reach_into_the_base() {
         let history = History::new(1_000, 60);
-        assert_eq!(history.since(1_000), 999);
-        assert_eq!(history.since(1_030), 999);
-        assert_eq!(history.since(1_100), 1_040);
+        assert_eq!(history.since(), 999);
+        history.serve(1_030);
+        assert_eq!(history.since(), 999);
+        history.serve(1_100);
+        assert_eq!(history.since(), 1_040);
         history.hold(1_020);
-        assert_eq!(history.since(1_100), 1_020);
+        assert_eq!(history.since(), 1_020);
         history.release();
-        assert_eq!(history.since(1_100), 1_040);
-        assert_eq!(History::new(0, u64::MAX).since(500), 0);
+        assert_eq!(history.since(), 1_040);
+    }
+
+    // A worker that was 6 s behind in one view made others forget the tick that was being served: reads of them failed.
+    #[test]
+    fn history_is_counted_from_what_is_served() {
+        let history = History::new(0, 5);
+        assert_eq!(history.since(), 0, "however far a view is ahead");
+        history.serve(7);
+        history.serve(6);
+        assert_eq!(history.since(), 2, "it never goes back");
+        assert_eq!(History::new(0, u64::MAX).since(), 0);
     }
 }

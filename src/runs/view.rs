@@ -207,6 +207,11 @@ impl<S: Shape> ShardedView<S> {
         Ok((self.shards[shard].base.runs(), changes))
     }
 
+    /// All shards at a tick, before any is walked: a long walk must not find the tick forgotten by the next shard.
+    fn load_all(&self, at: Tick) -> Result<Vec<(Runs<S>, ChangesOf<S>)>, ReadError> {
+        (0..self.shards.len()).map(|shard| self.load(shard, at)).collect()
+    }
+
     fn key(&self, given: &Value) -> Result<S::Key, ReadError> {
         S::Key::deserialize(given).map_err(|reason| self.not_a_key(given, reason))
     }
@@ -236,8 +241,7 @@ impl<S: Shape> ShardedView<S> {
         place: &dyn Fn(&S::Key) -> Ordering,
     ) -> Result<Vec<AnswerRow>, ReadError> {
         let mut found: BTreeMap<S::Key, Vec<(S::Answer, isize)>> = BTreeMap::new();
-        for shard in 0..self.shards.len() {
-            let (runs, changes) = self.load(shard, at)?;
+        for (runs, changes) in self.load_all(at)? {
             let mut left = limit;
             Merged { runs: &runs, batches: &changes.batches, through: at.0 }.walk(before, &mut |key, rows| {
                 match place(&key) {
@@ -259,8 +263,7 @@ impl<S: Shape> ShardedView<S> {
 
     fn top(&self, at: Tick, n: usize) -> Result<Vec<AnswerRow>, ReadError> {
         let mut best: BTreeMap<(std::cmp::Reverse<S::Answer>, S::Key), isize> = BTreeMap::new();
-        for shard in 0..self.shards.len() {
-            let (runs, changes) = self.load(shard, at)?;
+        for (runs, changes) in self.load_all(at)? {
             Merged { runs: &runs, batches: &changes.batches, through: at.0 }.walk(&|_| false, &mut |key, rows| {
                 for (answer, count) in answers::<S>(rows) {
                     if best.len() < n || best.last_key_value().is_some_and(|((worst, _), _)| answer >= worst.0) {

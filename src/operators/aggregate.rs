@@ -175,8 +175,21 @@ impl<K: Data, M: Monoid> Groups<K, M> {
 impl<'s, E: Event> Events<'s, E> {
     /// Sums by key. The closure adds any number of `(key, value)` for an event, by borrowed key.
     ///
-    /// ```ignore
-    /// requests.aggregate::<(String, u64), Count>(|r, groups| groups.add((r.path, hour(*r.at)), Count::one()))
+    /// ```
+    /// # use lambdaflow::prelude::*;
+    /// # #[derive(Clone, Debug, Serialize, Deserialize, Columnar)]
+    /// # struct Request { at: u64, path: String, bytes: u64 }
+    /// # impl Event for Request { const NAME: &'static str = "Request"; const VERSION: u32 = 1; const FIELDS: &'static [&'static str] = &[]; }
+    /// fn traffic(requests: Events<'_, Request>, views: &mut Views) {
+    ///     // Hits and bytes by path and hour; `r.path` is borrowed, the hour is computed.
+    ///     let hits = requests.aggregate::<(String, u64), (Count, Sum)>(|r, groups| {
+    ///         groups.add((r.path, *r.at - *r.at % 3_600), (Count::one(), Sum::of(*r.bytes)))
+    ///     });
+    ///     views.publish("hits", hits).key(&["path", "hour"]).value(&["hits", "bytes"]);
+    /// }
+    /// # let events = vec![(Tick(1), Request { at: 7_201, path: "/".into(), bytes: 5 })];
+    /// # let answers = lambdaflow::testing::answers_after_cuts(traffic, &events, &[], 1, 1);
+    /// # assert_eq!(answers[0].1[0].key, serde_json::json!(["/", 7_200]));
     /// ```
     pub fn aggregate<K: Data, M: Monoid>(self, mut logic: impl FnMut(Ref<'_, E>, &mut Groups<K, M>) + 'static) -> Aggregated<'s, K, M> {
         self.aggregate_columns(move |columns, row, groups| logic(columns.get(row), groups))
@@ -185,8 +198,19 @@ impl<'s, E: Event> Events<'s, E> {
     /// [`Events::aggregate`] for events with many fields: the closure gets the columns and the number of an event's row,
     /// and reads only the columns it names. A borrowed event has all fields looked up.
     ///
-    /// ```ignore
-    /// requests.aggregate_columns::<String, Count>(|requests, row, groups| groups.add(requests.path.get(row), Count::one()))
+    /// ```
+    /// # use lambdaflow::prelude::*;
+    /// # use columnar::Index;
+    /// # #[derive(Clone, Debug, Serialize, Deserialize, Columnar)]
+    /// # struct Request { at: u64, path: String, bytes: u64 }
+    /// # impl Event for Request { const NAME: &'static str = "Request"; const VERSION: u32 = 1; const FIELDS: &'static [&'static str] = &[]; }
+    /// fn traffic(requests: Events<'_, Request>, views: &mut Views) {
+    ///     let hits = requests.aggregate_columns::<String, Count>(|requests, row, groups| groups.add(requests.path.get(row), Count::one()));
+    ///     views.publish("hits", hits);
+    /// }
+    /// # let events = vec![(Tick(1), Request { at: 7_201, path: "/".into(), bytes: 5 })];
+    /// # let answers = lambdaflow::testing::answers_after_cuts(traffic, &events, &[], 1, 1);
+    /// # assert_eq!(answers[0].1[0].key, "/");
     /// ```
     pub fn aggregate_columns<K: Data, M: Monoid>(
         self,

@@ -1,13 +1,13 @@
 //! One process's part of the handover: its batch graphs, its speed graphs, its share of the log.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use crate::log::{Event, Log, LogError, Tick, WakerGuard};
+use crate::log::{Event, Log, Tick, WakerGuard};
 use crate::runs::{Audited, Generation, History};
 use crate::serving::{Served, Serving};
 
@@ -21,6 +21,8 @@ use super::speed::{SpeedGraph, SpeedWorkers};
 const CLOSE_TICKS: u64 = 20;
 /// How long a step waits for a graph before the cycle is given up.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// What Rust's own programs exit with after a panic.
+const EXIT_CODE_PANIC: u8 = 101;
 const POLL: Duration = Duration::from_micros(500);
 
 /// What a process needs to take part.
@@ -71,14 +73,15 @@ impl<E: Event> Node<E> {
         Ok(Self { dataflow, log, options, speed, serving, following, stop: Arc::default(), state, _waker: waker })
     }
 
-    /// The error that stopped a speed graph from reading the log, if one did.
-    pub fn failure(&self) -> Option<LogError> {
-        self.following.load().iter().find_map(|graph| graph.failure())
+    /// What stopped the speed layer, if something did, and the exit code for it.
+    pub fn failure(&self) -> Option<(String, u8)> {
+        let unread = self.following.load().iter().find_map(|graph| graph.failure());
+        unread.map(|error| (error.to_string(), error.exit_code())).or_else(|| Some((self.speed.panicked()?, EXIT_CODE_PANIC)))
     }
 
     /// Makes a running batch give up.
     pub fn stop_batch(&self) {
-        self.stop.store(true, std::sync::atomic::Ordering::Release);
+        self.stop.store(true, Ordering::Release);
     }
 
     /// Size of the generation being served: runs and rows.
@@ -161,7 +164,7 @@ impl<E: Event> Node<E> {
         if cut.0 == 0 {
             return Report::Audited { audits: Vec::new() };
         }
-        if !wait_until(|| served.upper() >= cut) {
+        if !self.wait_until(|| served.upper() >= cut) {
             return failed(format!("the speed graph did not reach tick {}", cut.0), 1);
         }
         let state = self.state();
@@ -185,12 +188,15 @@ impl<E: Event> Node<E> {
         };
         let feed = Feed::new(self.log.cursor(generation.frontier), None);
         let history = History::new(generation.frontier.0, self.options.history);
-        let graph = Arc::new(self.speed.install(&self.dataflow, generation, feed, history));
+        let graph = match self.speed.install(&self.dataflow, generation, feed, history) {
+            Ok(graph) => Arc::new(graph),
+            Err(reason) => return failed(reason, EXIT_CODE_PANIC),
+        };
         let served = self.served();
         self.following.store(Arc::new(served.iter().cloned().chain([Arc::clone(&graph)]).collect()));
         graph.wake();
         self.state().adopted = Some(Arc::clone(&graph));
-        if !wait_until(|| graph.upper().0 + CLOSE_TICKS >= self.serving.frontier().0) {
+        if !self.wait_until(|| graph.upper().0 + CLOSE_TICKS >= self.serving.frontier().0) {
             return failed("the new speed graph did not catch up", 1);
         }
         Report::Done
@@ -219,6 +225,18 @@ impl<E: Event> Node<E> {
         Report::Done
     }
 
+    /// Waits until a graph has come so far; `false` if it did not in time, or cannot.
+    fn wait_until(&self, reached: impl Fn() -> bool) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while !reached() {
+            if Instant::now() > deadline || self.speed.panicked().is_some() || self.stop.load(Ordering::Acquire) {
+                return false;
+            }
+            std::thread::sleep(POLL);
+        }
+        true
+    }
+
     fn discard(&self) {
         let mut state = self.state();
         state.computed = None;
@@ -239,17 +257,6 @@ impl<E: Event> Processes for OneProcess<E> {
     fn ask(&mut self, command: &Command) -> Vec<Report> {
         vec![self.0.obey(command)]
     }
-}
-
-fn wait_until(reached: impl Fn() -> bool) -> bool {
-    let deadline = Instant::now() + PATIENCE;
-    while !reached() {
-        if Instant::now() > deadline {
-            return false;
-        }
-        std::thread::sleep(POLL);
-    }
-    true
 }
 
 fn failed(reason: impl ToString, exit_code: u8) -> Report {

@@ -1,8 +1,9 @@
 //! The speed layer: workers that live as long as the process, and on them one graph for each generation being served.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
@@ -14,6 +15,7 @@ use crate::log::{Event, Tick};
 use crate::operators::{Layer, Purpose, ViewExport};
 use crate::runs::{Generation, History, View};
 
+use super::batch::panic_message;
 use super::feed::Feed;
 use super::graph::{Dataflow, build};
 
@@ -38,6 +40,7 @@ pub struct SpeedWorkers<E: Event> {
     queues: Vec<(Sender<Arc<Install<E>>>, Thread)>,
     stop: Arc<AtomicBool>,
     guards: Mutex<Option<WorkerGuards<()>>>,
+    panicked: Arc<Mutex<Option<String>>>,
 }
 
 /// One speed graph: a base, and views that follow the log from it.
@@ -64,32 +67,52 @@ impl<E: Event> SpeedWorkers<E> {
         let receivers: Arc<Mutex<Vec<Option<Receiver<Arc<Install<E>>>>>>> = Arc::new(Mutex::new(receivers.into_iter().map(Some).collect()));
         let stop = Arc::new(AtomicBool::new(false));
         let (started, threads) = unbounded();
-        let stopped = Arc::clone(&stop);
+        let panicked: Arc<Mutex<Option<String>>> = Arc::default();
+        let (stopped, panic_of) = (Arc::clone(&stop), Arc::clone(&panicked));
         let guards = timely::execute(timely::Config { communication, worker: config }, move |worker| {
             let index = worker.index();
             let queue = receivers.lock().expect("no worker panics here")[index].take().expect("each worker starts once");
             started.send((index, std::thread::current())).expect("the starter waits");
-            while !stopped.load(Ordering::Acquire) {
-                for install in queue.try_iter() {
-                    let base = (!install.base.is_initial()).then(|| Arc::clone(&install.base.shards[index]));
-                    let layer = Layer::new(base, install.base.frontier, Purpose::Speed { history: Arc::clone(&install.history) });
-                    let waker = build(worker, &install.name, &*install.dataflow, &layer, Arc::clone(&install.feed));
-                    // A starter that is gone no longer wants the graph; its feed is closed.
-                    let _ = install.installed.send((index, layer.views(), waker, layer.outline()));
+            let followed = catch_unwind(AssertUnwindSafe(|| {
+                while !stopped.load(Ordering::Acquire) {
+                    for install in queue.try_iter() {
+                        let base = (!install.base.is_initial()).then(|| Arc::clone(&install.base.shards[index]));
+                        let layer = Layer::new(base, install.base.frontier, Purpose::Speed { history: Arc::clone(&install.history) });
+                        let waker = build(worker, &install.name, &*install.dataflow, &layer, Arc::clone(&install.feed));
+                        // A starter that is gone no longer wants the graph; its feed is closed.
+                        let _ = install.installed.send((index, layer.views(), waker, layer.outline()));
+                    }
+                    worker.step_or_park(None);
+                    progress();
                 }
-                worker.step_or_park(None);
-                progress();
+            }));
+            if let Err(panic) = followed {
+                // The other workers would wait for this one for ever: all of them end, and the process learns why.
+                let message = format!("speed worker {index} panicked: {}", panic_message(&*panic));
+                panic_of.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message);
+                stopped.store(true, Ordering::Release);
             }
-            worker.installed_dataflows().into_iter().for_each(|id| worker.drop_dataflow(id));
+            let _ = catch_unwind(AssertUnwindSafe(|| worker.installed_dataflows().into_iter().for_each(|id| worker.drop_dataflow(id))));
         })?;
         let mut threads: Vec<(usize, Thread)> = threads.iter().take(workers).collect();
         threads.sort_by_key(|(index, _)| *index);
         let queues = senders.into_iter().zip(threads).map(|(queue, (_, thread))| (queue, thread)).collect();
-        Ok(Self { queues, stop, guards: Mutex::new(Some(guards)) })
+        Ok(Self { queues, stop, guards: Mutex::new(Some(guards)), panicked })
     }
 
-    /// Builds a graph of the dataflow on a base, fed from the base's frontier on.
-    pub fn install(&self, dataflow: &Arc<dyn Dataflow<E>>, base: Arc<Generation>, feed: Feed<E>, history: History) -> SpeedGraph<E> {
+    /// What a worker said when it panicked, if one did. No graph goes on then.
+    pub fn panicked(&self) -> Option<String> {
+        self.panicked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Builds a graph of the dataflow on a base, fed from the base's frontier on. Fails if a worker has panicked.
+    pub fn install(
+        &self,
+        dataflow: &Arc<dyn Dataflow<E>>,
+        base: Arc<Generation>,
+        feed: Feed<E>,
+        history: History,
+    ) -> Result<SpeedGraph<E>, String> {
         let (installed, parts) = unbounded();
         let (feed, history) = (Arc::new(feed), Arc::new(history));
         let install = Arc::new(Install {
@@ -101,12 +124,16 @@ impl<E: Event> SpeedWorkers<E> {
             installed,
         });
         for (queue, thread) in &self.queues {
-            queue.send(Arc::clone(&install)).expect("speed workers outlive their handle");
+            // A worker that is gone is missed below.
+            let _ = queue.send(Arc::clone(&install));
             thread.unpark();
         }
         drop(install);
 
         let mut parts: Vec<_> = parts.iter().take(self.queues.len()).collect();
+        if parts.len() < self.queues.len() {
+            return Err(self.panicked().unwrap_or_else(|| "the speed workers have stopped".to_owned()));
+        }
         parts.sort_by_key(|(index, ..)| *index);
         let mut views = BTreeMap::new();
         for (at, view) in parts[0].1.iter().enumerate() {
@@ -115,7 +142,7 @@ impl<E: Event> SpeedWorkers<E> {
         }
         let outline = parts[0].3.clone();
         let wakers = Mutex::new(parts.into_iter().map(|(_, _, waker, _)| waker).collect());
-        SpeedGraph { base, views, outline, history, feed, wakers }
+        Ok(SpeedGraph { base, views, outline, history, feed, wakers })
     }
 
     /// Stops the workers and waits for them.

@@ -7,6 +7,7 @@
 
 pub mod data;
 pub mod generation;
+mod json_order;
 pub mod levels;
 pub mod merged;
 pub mod published;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::data::{Change, Data, bucket};
+use super::json_order::{compare_beginning, sorted_as_json};
 use super::levels::Levels;
 use super::merged::{Digest, Merged};
 use super::published::{Changes, Published};
@@ -230,41 +231,34 @@ impl<S: Shape> ShardedView<S> {
         ReadError::NotAKey { view, given: given.to_string(), reason: reason.to_string(), fields }
     }
 
-    /// Rows by key over all shards; each shard contributes at most `limit`.
+    /// Rows by key over all shards: those whose key `place` calls equal. Keys for which `before` holds come first and are
+    /// passed over without being looked at; the first that `place` calls greater ends the read.
     fn ordered(
         &self,
         at: Tick,
         limit: usize,
         before: &dyn Fn(&S::Key) -> bool,
-        past: &dyn Fn(&S::Key) -> bool,
+        place: &dyn Fn(&S::Key) -> Ordering,
     ) -> Result<Vec<AnswerRow>, ReadError> {
         let mut found: BTreeMap<S::Key, Vec<(S::Answer, isize)>> = BTreeMap::new();
         for (runs, changes) in self.load_all(at)? {
             let mut left = limit;
             Merged { runs: &runs, batches: &changes.batches, through: at.0 }.walk(before, &mut |key, rows| {
-                if left == 0 || past(&key) {
-                    return ControlFlow::Break(());
+                match place(&key) {
+                    Ordering::Less => return ControlFlow::Continue(()),
+                    Ordering::Equal if left > 0 => {}
+                    _ => return ControlFlow::Break(()),
                 }
                 left = left.saturating_sub(rows.len());
                 found.insert(key, answers::<S>(rows));
                 ControlFlow::Continue(())
             });
         }
-        Ok(rows_of::<S>(found, limit))
-    }
-
-    /// Rows by key over all shards whose key is wanted; looks at every key.
-    fn matching(&self, at: Tick, limit: usize, wanted: &dyn Fn(&S::Key) -> bool) -> Result<Vec<AnswerRow>, ReadError> {
-        let mut found: BTreeMap<S::Key, Vec<(S::Answer, isize)>> = BTreeMap::new();
-        for (runs, changes) in self.load_all(at)? {
-            Merged { runs: &runs, batches: &changes.batches, through: at.0 }.walk(&|_| false, &mut |key, rows| {
-                if wanted(&key) {
-                    found.insert(key, answers::<S>(rows));
-                }
-                ControlFlow::Continue(())
-            });
-        }
-        Ok(rows_of::<S>(found, limit))
+        let rows = found.into_iter().flat_map(|(key, answers)| {
+            let key = json(&key);
+            answers.into_iter().map(move |(answer, count)| AnswerRow { key: key.clone(), value: json(&answer), count })
+        });
+        Ok(rows.take(limit).collect())
     }
 
     fn top(&self, at: Tick, n: usize) -> Result<Vec<AnswerRow>, ReadError> {
@@ -337,20 +331,25 @@ impl<S: Shape> View for ShardedView<S> {
             Query::Range { from, to, limit } => {
                 let from = from.as_ref().map(|from| self.key(from)).transpose()?;
                 let to = to.as_ref().map(|to| self.key(to)).transpose()?;
-                self.ordered(at, *limit, &|key| from.as_ref().is_some_and(|from| key < from), &|key| {
-                    to.as_ref().is_some_and(|to| key >= to)
-                })
+                let place = |key: &S::Key| match (&from, &to) {
+                    (Some(from), _) if key < from => Ordering::Less,
+                    (_, Some(to)) if key >= to => Ordering::Greater,
+                    _ => Ordering::Equal,
+                };
+                self.ordered(at, *limit, &|key| place(key).is_lt(), &place)
             }
             Query::Prefix { prefix, limit } => {
                 self.check_prefix(prefix)?;
                 let place = |key: &S::Key| compare_beginning(&json(key), prefix);
-                if !sorted_as_json::<S::Key>() {
-                    return self.matching(at, *limit, &|key| place(key).is_eq());
+                if sorted_as_json::<S::Key>() {
+                    self.ordered(at, *limit, &|key| place(key).is_lt(), &place)
+                } else {
+                    let apart = |key: &S::Key| if place(key).is_eq() { Ordering::Equal } else { Ordering::Less };
+                    self.ordered(at, *limit, &|_| false, &apart)
                 }
-                self.ordered(at, *limit, &|key| place(key).is_lt(), &|key| place(key).is_gt())
             }
             Query::Top(n) => self.top(at, *n),
-            Query::Scan { limit } => self.ordered(at, *limit, &|_| false, &|_| false),
+            Query::Scan { limit } => self.ordered(at, *limit, &|_| false, &|_| Ordering::Equal),
         }
     }
 
@@ -398,69 +397,4 @@ fn answers<S: Shape>(rows: &[(S::Val, S::Change)]) -> Vec<(S::Answer, isize)> {
 
 fn json<T: Serialize>(value: &T) -> Value {
     serde_json::to_value(value).unwrap_or_else(|error| Value::String(format!("not representable as JSON: {error}")))
-}
-
-fn rows_of<S: Shape>(found: BTreeMap<S::Key, Vec<(S::Answer, isize)>>, limit: usize) -> Vec<AnswerRow> {
-    let rows = found.into_iter().flat_map(|(key, answers)| {
-        let key = json(&key);
-        answers.into_iter().map(move |(answer, count)| AnswerRow { key: key.clone(), value: json(&answer), count })
-    });
-    rows.take(limit).collect()
-}
-
-/// Whether keys of a type have the order of their JSON, so that those with a common beginning lie side by side: strings,
-/// numbers, and tuples of them do. An enum is ordered by the declaration of its variants, but written by their names.
-fn sorted_as_json<K>() -> bool {
-    const SORTED: [&str; 13] =
-        ["alloc::string::String", "bool", "char", "i8", "i16", "i32", "i64", "isize", "u8", "u16", "u32", "u64", "usize"];
-    let names = std::any::type_name::<K>().split(['(', ')', ',', ' ']);
-    names.filter(|name| !name.is_empty()).all(|name| SORTED.contains(&name))
-}
-
-/// Where a key stands relative to all keys that begin with `prefix`.
-fn compare_beginning(key: &Value, prefix: &Value) -> Ordering {
-    match (key, prefix) {
-        (Value::String(key), Value::String(prefix)) => {
-            let end = prefix.len().min(key.len());
-            key.as_bytes()[..end].cmp(prefix.as_bytes())
-        }
-        (Value::Array(key), Value::Array(prefix)) => {
-            for (at, (k, p)) in key.iter().zip(prefix).enumerate() {
-                // The last component of a prefix may itself be a beginning.
-                let order = if at + 1 == prefix.len() { compare_beginning(k, p) } else { compare_json(k, p) };
-                if order.is_ne() {
-                    return order;
-                }
-            }
-            if key.len() < prefix.len() { Ordering::Less } else { Ordering::Equal }
-        }
-        _ => compare_json(key, prefix),
-    }
-}
-
-/// The order of JSON values that come from ordered keys: numbers by value, strings bytewise, arrays by component.
-fn compare_json(a: &Value, b: &Value) -> Ordering {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => match (a.as_i128(), b.as_i128()) {
-            (Some(a), Some(b)) => a.cmp(&b),
-            _ => a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal),
-        },
-        (Value::String(a), Value::String(b)) => a.cmp(b),
-        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
-        (Value::Array(a), Value::Array(b)) => {
-            a.iter().zip(b).map(|(a, b)| compare_json(a, b)).find(|order| order.is_ne()).unwrap_or(a.len().cmp(&b.len()))
-        }
-        _ => rank(a).cmp(&rank(b)),
-    }
-}
-
-fn rank(value: &Value) -> u8 {
-    match value {
-        Value::Null => 0,
-        Value::Bool(_) => 1,
-        Value::Number(_) => 2,
-        Value::String(_) => 3,
-        Value::Array(_) => 4,
-        Value::Object(_) => 5,
-    }
 }

@@ -197,10 +197,10 @@ impl<E: Event> Shared<E> {
         let shared = Arc::clone(self);
         std::thread::Builder::new().name("ticks".to_owned()).spawn(move || {
             while !stop.load(Ordering::Acquire) {
-                let failure = shared.log.advance().err().or_else(|| shared.node.failure());
-                if let Some(error) = failure {
-                    tracing::error!(%error, "the log cannot go on; answers stay where they are");
-                    lock(&shared.progress).fatal = Some((error.to_string(), error.exit_code()));
+                let failure = shared.log.advance().err().map(|error| (error.to_string(), error.exit_code()));
+                if let Some((error, exit_code)) = failure.or_else(|| shared.node.failure()) {
+                    tracing::error!(%error, "this process cannot go on; answers stay where they are");
+                    lock(&shared.progress).fatal = Some((error, exit_code));
                     return;
                 }
                 std::thread::sleep(shared.options.tick);

@@ -184,9 +184,10 @@ impl<E: Event> Speed<E> {
         let workers = SpeedWorkers::start(base.shards.len(), Arc::new(|| ())).expect("workers start");
         let feed = Feed::new(Replay::new(blocks(&between(events, base.frontier, end), random), end), None);
         let history = History::new(base.frontier.0, u64::MAX);
-        let graph = workers.install(dataflow, Arc::new(base), feed, history);
+        let graph = workers.install(dataflow, Arc::new(base), feed, history).unwrap_or_else(|reason| panic!("{reason}"));
         let deadline = Instant::now() + Duration::from_secs(120);
         while graph.upper() < end {
+            assert_eq!(workers.panicked(), None);
             assert!(Instant::now() < deadline, "the speed graph stands at {} of {}", graph.upper().0, end.0);
             std::thread::sleep(Duration::from_micros(200));
         }

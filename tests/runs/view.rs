@@ -230,3 +230,26 @@ fn a_struct_cannot_be_a_prefix() {
         assert!(matches!(read, Err(ReadError::NotAKey { .. })), "{read:?}");
     }
 }
+
+/// Variants are ordered as they are declared, and written by their names: a search for where the prefix begins, guided by
+/// the JSON, once ended at the wrong key.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Columnar)]
+#[columnar(derive(PartialEq, Eq, PartialOrd, Ord))]
+enum Method {
+    Post,
+    Get,
+    Delete,
+}
+
+#[test]
+fn a_prefix_finds_keys_that_are_not_ordered_like_their_json() {
+    let methods = [Method::Post, Method::Get, Method::Delete];
+    let base = methods.iter().flat_map(|method| (0..9u64).map(|n| ((*method, n), 0u64, 1))).collect();
+    let held = Held { base, changes: Vec::new(), shards: 2 };
+    for method in methods {
+        let query = Query::Prefix { prefix: json!([method]), limit: usize::MAX };
+        let found = held.view().read(Tick(BASE), &query).expect("the tick is readable");
+        assert_eq!(found, rows(&held.at(BASE), |key| key.0 == method, usize::MAX), "{method:?}");
+        assert_eq!(found.len(), 9);
+    }
+}

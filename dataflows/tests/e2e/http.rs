@@ -173,7 +173,7 @@ fn reads_find_keys_ranges_prefixes_and_the_greatest_values() {
         assert_eq!(range(&[("from", "\"/e/10\""), ("to", "\"/e/13\"")]), ["/e/10", "/e/11", "/e/12"], "{pass}: `to` is not included");
         assert_eq!(range(&[("from", "\"/e/38\""), ("limit", "3")]), ["/e/38", "/e/39", "/e/4"], "{pass}: keys are in byte order");
         assert_eq!(range(&[("to", "\"/e/1\"")]), ["/e/0"], "{pass}");
-        assert_eq!(range(&[("from", "\"/e/13\""), ("to", "\"/e/10\"")]), [json!(0); 0], "{pass}: an empty range");
+        assert_eq!(range(&[("from", "\"/e/13\""), ("to", "\"/e/10\"")]), Vec::<Value>::new(), "{pass}: an empty range");
         assert_eq!(range(&[]).len(), 40, "{pass}");
         assert_eq!(range(&[("limit", "0")]).len(), 0, "{pass}");
 

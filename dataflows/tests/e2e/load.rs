@@ -98,7 +98,7 @@ fn sums_equal_the_events_at_their_tick_across_handovers_and_a_rebuild() {
         now < until || (now < until + PATIENCE && service.status().handovers < HANDOVERS_MIN)
     };
     let (acks, took, seen, rebuilt) = std::thread::scope(|scope| {
-        let generator = scope.spawn(|| (generate(&log, rate, &wanted), started.elapsed()));
+        let generator = scope.spawn(|| (generate(&log, rate, wanted), started.elapsed()));
         let readers: Vec<_> = (0..READERS)
             .map(|_| {
                 let serving = server.serving();

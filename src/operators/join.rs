@@ -9,7 +9,7 @@ use crate::runs::{Data, Run};
 
 use super::arranged::{Kept, arrange};
 use super::flow::{Diff, Flow, place};
-use super::touch::look_up;
+use super::look_up::look_up;
 
 impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
     /// Rows `(key, (left, right))` for all pairs; multiplicities multiply.

@@ -10,14 +10,15 @@ mod arranged;
 mod events;
 mod flow;
 mod hyperloglog;
+mod in_order;
 mod join;
 mod layer;
+mod look_up;
 mod monoid;
 mod opaque;
 mod reduce;
 mod running;
 mod top_k;
-mod touch;
 mod views;
 
 pub use aggregate::{Aggregated, COMBINED_GROUPS_MAX, Groups, KeyRef};

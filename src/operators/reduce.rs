@@ -1,26 +1,41 @@
 //! Reduce: any function of a key's rows.
 //!
-//! **Law.** When a change first touches a key, the key's rows in the base's input run are brought in, at that tick; the
-//! arrangement then holds base plus changes for every touched key, the function runs on it, and the key's rows in the
-//! base's output run are subtracted. What is left are the changes of the output. Keys never touched contribute nothing, as
-//! they should: their output is the base's.
-//! **State.** An arrangement of the touched keys' rows and one of their results.
-//! **Cost.** One call of the function for each touched key and tick, over all of the key's rows.
+//! **Law.** When a change first touches a key, the key's rows in the base's run are brought in, and the function is applied
+//! to them: those results are what the base already holds. From then on the table has base plus changes, and each output is
+//! the results after a tick minus those before it. Keys never touched contribute nothing, as they should: their results are
+//! the base's.
+//! **State.** A hash table of the keys touched since the base, with their rows and results. A key whose rows are all gone
+//! stays in it, since its base rows must be accounted for when freezing.
+//! **Cost.** One call of the function for each touched key and tick, over all of the key's rows; one look-up into the base's
+//! runs for each key, once.
+//!
+//! Differential's own reduce does the same over arrangements, for partially ordered times. Ticks are totally ordered, and at
+//! small epochs a table that is changed in place costs a fraction of sorted batches that are merged.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use differential_dataflow::AsCollection;
-use differential_dataflow::trace::implementations::ValBuilder;
+use differential_dataflow::consolidation::consolidate;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::Operator;
 
-use crate::runs::shared::SharedSpine;
-use crate::runs::{Data, Levels, Run};
+use crate::runs::{Data, Lookup, Run};
 
-use super::arranged::{Kept, arrange};
-use super::flow::{Diff, Flow, place};
-use super::layer::{Layer, Slot};
-use super::touch::{Touched, first_touches, look_up};
+use super::flow::{Diff, Flow, Table, Update, place, table};
+use super::in_order::InOrder;
+
+/// A touched key: base plus changes, and what the function makes of them. Both are consolidated.
+struct Group<V, W> {
+    rows: Vec<(V, Diff)>,
+    results: Vec<(W, Diff)>,
+}
 
 impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
     /// Replaces the rows of each key by what `logic` makes of them. It gets the key, its values in order with their
-    /// multiplicities (never zero, never none at all), and adds `(value, multiplicity)` results.
+    /// multiplicities (never zero, never none at all), and adds `(value, multiplicity)` results. It must be a function:
+    /// equal rows give equal results.
     pub fn reduce<W: Data>(self, logic: impl FnMut(&K, &[(&V, Diff)], &mut Vec<(W, Diff)>) + 'static) -> Flow<'s, (K, W)> {
         self.reduce_named("Reduce", logic)
     }
@@ -32,58 +47,92 @@ impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
         mut logic: impl FnMut(&K, &[(&V, Diff)], &mut Vec<(W, Diff)>) + 'static,
     ) -> Flow<'s, (K, W)> {
         let layer = self.layer;
-        let input_slot = layer.slot::<K, V, Diff>(&format!("{name} input"));
-        let output_slot = layer.slot::<K, W, Diff>(&format!("{name} output"));
-        let placed = place(self.changes.inner);
+        let slot = layer.slot::<K, V, Diff>(&format!("{name} to {}", std::any::type_name::<W>()));
+        let groups: Rc<RefCell<Table<K, Group<V, W>>>> = Rc::new(RefCell::new(table()));
 
-        let mut input = placed.clone().as_collection();
-        let mut known_output = None;
-        let mut touched = Touched::<K>::default();
-        if layer.has_base() {
-            let (touches, seen) = first_touches(placed);
-            touched = seen;
-            let touches = touches.map(|key| (key, ())).inner;
-            let known_input = look_up(touches.clone(), &input_slot.base, "BaseInput").map(|(key, ((), val))| (key, val));
-            input = input.concat(known_input);
-            known_output = Some(look_up(touches, &output_slot.base, "BaseOutput").map(|(key, ((), row))| (key, row)));
+        let (frozen, base) = (Rc::clone(&groups), Arc::clone(&slot.base));
+        layer.freeze_by(&slot, move || {
+            // The table has the base's rows of its keys, the run must not.
+            let mut base = Lookup::new(&base);
+            let mut rows = Vec::new();
+            for (key, group) in std::mem::take(&mut *frozen.borrow_mut()) {
+                rows.extend(base.rows(&key).iter().map(|(val, n)| (key.clone(), val.clone(), -n)));
+                rows.extend(group.rows.into_iter().map(|(val, n)| (key.clone(), val, n)));
+            }
+            Run::from_rows(rows)
+        });
+
+        let mut base = Lookup::new(&slot.base);
+        let results = place(self.changes.inner).unary_frontier(Pipeline, name, move |capability, _| {
+            drop(capability);
+            let mut pending: InOrder<K, Vec<(V, Diff)>> = InOrder::default();
+            let mut made: Vec<(W, Diff)> = Vec::new();
+            move |(input, frontier), output| {
+                input.for_each_stamp(|stamp, containers| {
+                    let Some(capability) = stamp.retain_least(0) else { return };
+                    for ((key, val), tick, diff) in containers.flat_map(|updates| updates.drain(..)) {
+                        pending.at(tick, &capability).entry(key).or_default().push((val, diff));
+                    }
+                });
+                while let Some((tick, capability, changed)) = pending.next_complete(frontier.frontier()) {
+                    let mut session = output.session(&capability);
+                    let mut groups = groups.borrow_mut();
+                    for (key, mut changes) in changed {
+                        consolidate(&mut changes);
+                        if changes.is_empty() {
+                            continue;
+                        }
+                        if !groups.contains_key(&key) {
+                            let rows = base.rows(&key).to_vec();
+                            let results = apply(&mut logic, &key, &rows);
+                            groups.insert(key.clone(), Group { rows, results });
+                        }
+                        let group = groups.get_mut(&key).expect("inserted above");
+                        change(&mut group.rows, changes);
+                        let results = apply(&mut logic, &key, &group.rows);
+                        let before = std::mem::replace(&mut group.results, results);
+                        if before != group.results {
+                            made.extend(before.into_iter().map(|(row, n)| (row, -n)));
+                            made.extend(group.results.iter().cloned());
+                            consolidate(&mut made);
+                            session.give_iterator(made.drain(..).map(|(row, n)| -> Update<(K, W)> { ((key.clone(), row), tick, n) }));
+                        }
+                    }
+                }
+            }
+        });
+        Flow::new(layer, results.as_collection())
+    }
+}
+
+/// The results for a key's rows, consolidated; none for no rows.
+fn apply<K, V, W: Ord>(logic: &mut impl FnMut(&K, &[(&V, Diff)], &mut Vec<(W, Diff)>), key: &K, rows: &[(V, Diff)]) -> Vec<(W, Diff)> {
+    let mut results = Vec::new();
+    if !rows.is_empty() {
+        let lent: Vec<(&V, Diff)> = rows.iter().map(|(val, n)| (val, *n)).collect();
+        logic(key, &lent, &mut results);
+        consolidate(&mut results);
+    }
+    results
+}
+
+/// Adds consolidated changes to consolidated rows.
+fn change<V: Ord>(rows: &mut Vec<(V, Diff)>, changes: Vec<(V, Diff)>) {
+    // Each insertion moves what is behind it; beyond a few, sorting once is cheaper.
+    if changes.len() > 4 + rows.len() / 16 {
+        rows.extend(changes);
+        consolidate(rows);
+        return;
+    }
+    for (val, n) in changes {
+        match rows.binary_search_by(|(known, _)| known.cmp(&val)) {
+            Ok(at) => {
+                rows[at].1 += n;
+                if rows[at].1 == 0 {
+                    rows.remove(at);
+                }
+            }
+            Err(at) => rows.insert(at, (val, n)),
         }
-
-        let arranged = arrange(input.inner, name);
-        let reduced = arranged.clone().reduce_abelian::<_, ValBuilder<K, W, u64, Diff>, SharedSpine<K, W, Diff>, _, _>(
-            name,
-            move |key, rows, results| logic(key, rows, results),
-            |buffer, key, updates| {
-                buffer.clear();
-                buffer.extend(updates.drain(..).map(|(row, time, diff)| ((key.clone(), row), time, diff)));
-            },
-        );
-        freeze(&layer, &input_slot, Kept::new(&layer, &arranged.trace), touched.clone());
-        freeze(&layer, &output_slot, Kept::new(&layer, &reduced.trace), touched);
-
-        let results = reduced.as_collection(|key, row| (key.clone(), row.clone()));
-        let changes = match known_output {
-            Some(known) => results.concat(known.negate()),
-            None => results,
-        };
-        Flow::new(layer, changes)
     }
-}
-
-/// Freezes an arrangement of all rows of the touched keys: its rows, less the base's rows of those keys.
-fn freeze<K: Data, V: Data>(layer: &Layer, slot: &Slot<K, V, Diff>, kept: Kept<K, V, Diff>, touched: Touched<K>) {
-    let base = std::sync::Arc::clone(&slot.base);
-    layer.freeze_by(slot, move || {
-        let mut rows = kept.rows();
-        rows.extend(rows_of(&base, &touched).into_iter().map(|(key, val, diff)| (key, val, -diff)));
-        Run::from_rows(rows)
-    });
-}
-
-fn rows_of<K: Data, V: Data>(base: &Levels<K, V, Diff>, keys: &Touched<K>) -> Vec<(K, V, Diff)> {
-    let mut base = crate::runs::Lookup::new(base);
-    let mut all = Vec::new();
-    for key in keys.borrow().keys() {
-        all.extend(base.rows(key).iter().map(|(val, diff)| (key.clone(), val.clone(), *diff)));
-    }
-    all
 }

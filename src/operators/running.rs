@@ -6,24 +6,21 @@
 //! **State.** A hash table of the keys touched since the base, with their sums.
 //! **Cost.** One table look-up and at most two rows for each key and tick at which its sum changes; one look-up into the
 //! base's runs for each key, once.
-//!
-//! Ticks are worked off in order, each when it is complete, so that a row is never derived from half a tick.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use differential_dataflow::AsCollection;
 use differential_dataflow::difference::Semigroup;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::Operator;
 
 use crate::runs::{Change, Data, Lookup, Run};
 
 use super::aggregate::Aggregated;
 use super::flow::{Diff, Flow, Table, Update, place, table};
+use super::in_order::InOrder;
 use super::layer::Layer;
 use super::monoid::{Fold, Monoid};
 
@@ -72,7 +69,7 @@ fn running<'s, K: Data, R: Change, D: Data>(
     let mut base = Lookup::new(&slot.base);
     let rows = changes.unary_frontier(Pipeline, name, move |capability, _| {
         drop(capability);
-        let mut pending: BTreeMap<u64, (Capability<u64>, Table<K, R>)> = BTreeMap::new();
+        let mut pending: InOrder<K, R> = InOrder::default();
         let mut made: Vec<(D, Diff)> = Vec::new();
         move |(input, frontier), output| {
             input.for_each_stamp(|stamp, containers| {
@@ -80,8 +77,7 @@ fn running<'s, K: Data, R: Change, D: Data>(
                     return;
                 };
                 for ((key, ()), time, change) in containers.flat_map(|updates| updates.drain(..)) {
-                    let (_, at) = pending.entry(time).or_insert_with(|| (capability.delayed(&time), table()));
-                    match at.entry(key) {
+                    match pending.at(time, &capability).entry(key) {
                         hashbrown::hash_map::Entry::Occupied(mut sum) => sum.get_mut().plus_equals(&change),
                         hashbrown::hash_map::Entry::Vacant(none) => {
                             none.insert(change);
@@ -89,11 +85,7 @@ fn running<'s, K: Data, R: Change, D: Data>(
                     }
                 }
             });
-            while let Some(first) = pending.first_entry() {
-                if frontier.less_equal(first.key()) {
-                    break;
-                }
-                let (time, (capability, changed)) = first.remove_entry();
+            while let Some((time, capability, changed)) = pending.next_complete(frontier.frontier()) {
                 let mut session = output.session(&capability);
                 let mut sums = sums.borrow_mut();
                 for (key, change) in changed {

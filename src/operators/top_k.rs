@@ -1,9 +1,9 @@
 //! Top-k: the greatest rows, of all or of each group.
 //!
 //! **Law.** A chain of reductions, each of which keeps the law.
-//! **State.** Four reductions. **Cost.** A change re-evaluates one small group in each of four stages: rows are spread by
-//! hash over 2^18 groups, the best k of each go on to 2^12 groups, then 2^6, then one. A group of any size is never
-//! rescanned: a stage's group holds at most 64 times k rows, the first one n / 2^18.
+//! **State.** Three reductions. **Cost.** A change re-evaluates one group in each of three stages: rows are spread by hash
+//! over 2^16 groups, the best k of each go on to 2^8 groups, and of those to one. A group of any size is never rescanned: a
+//! stage's group holds at most 256 times k rows, one of the first stage n / 2^16.
 
 use crate::runs::Data;
 use crate::runs::data::stable_hash;
@@ -11,7 +11,7 @@ use crate::runs::data::stable_hash;
 use super::flow::{Diff, Flow};
 
 /// Bits of the hash that choose a group in each stage.
-const STAGE_BITS: [u32; 4] = [18, 12, 6, 0];
+const STAGE_BITS: [u32; 3] = [16, 8, 0];
 
 impl<'s, D: Data> Flow<'s, D> {
     /// The `k` rows with the greatest `by(row)`, ties in favour of the greater row. Rows count with their multiplicity.

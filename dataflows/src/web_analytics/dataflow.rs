@@ -64,9 +64,9 @@ pub fn web_analytics(requests: Events<'_, Request>, views: &mut Views) {
     views.publish("visitors_hll", sketched).key(&["path"]).value(&["visitors"]);
 
     let per_path = requests.clone().aggregate::<String, Hits>(|r, groups| groups.add(r.path, one_hit(r))).rows();
-    let by_hits = per_path.clone().map(|(path, total)| ("hits".to_owned(), (total.hits.0 as i64, path)));
-    let by_bytes = per_path.map(|(path, total)| ("bytes".to_owned(), (total.bytes.0, path)));
-    let top = by_hits.concat(by_bytes).top_k_by_group(TOP_PATHS, |row| row.clone());
+    let by_hits = per_path.clone().map(|(path, total)| (total.hits.0 as i64, path)).top_k(TOP_PATHS, |(total, _path)| *total);
+    let by_bytes = per_path.map(|(path, total)| (total.bytes.0, path)).top_k(TOP_PATHS, |(total, _path)| *total);
+    let top = by_hits.map(|row| ("hits".to_owned(), row)).concat(by_bytes.map(|row| ("bytes".to_owned(), row)));
     views.publish("top_paths", top).key(&["measure"]).value(&["total", "path"]);
 
     // Late requests change sessions that were answered before; the reduction retracts those and puts the right ones.

@@ -40,7 +40,8 @@ pub(crate) fn build<E: Event>(
     feed: Arc<Feed<E>>,
 ) -> SyncActivator {
     worker.dataflow_named::<u64, _, _>(name, |scope| {
-        let (epoch, epochs) = if layer.freezes() { (Epoch::At(layer.entry()), Epochs::One) } else { (Epoch::Tick, Epochs::Many) };
+        let (epoch, epochs) =
+            if layer.freezes() { (Epoch::At(layer.entry()), Epochs::One) } else { (Epoch::From(layer.entry()), Epochs::Many) };
         let (chunks, activator) = read(scope, feed, epoch, layer.entry());
         dataflow.build(Events::new(layer.clone(), chunks, epochs), &mut Views::new(layer.clone()));
         activator
@@ -79,7 +80,7 @@ fn read<'s, E: Event>(
             };
             match (complete, epoch) {
                 (None, _) => capability = None,
-                (Some(complete), Epoch::Tick) if complete.0 > *held.time() => held.downgrade(&complete.0),
+                (Some(complete), Epoch::From(_)) if complete.0 > *held.time() => held.downgrade(&complete.0),
                 // A batch's one epoch ends when its input does; until then there is more to take.
                 (Some(_), Epoch::At(_)) => activator.activate(),
                 _ => {}

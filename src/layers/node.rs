@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::log::{Event, Log, Tick, WakerGuard};
-use crate::runs::{Audited, Generation, History};
+use crate::runs::{Audited, Generation};
 use crate::serving::{Served, Serving};
 
 use super::batch::{BatchError, BatchOutput, run_batch};
@@ -187,8 +187,9 @@ impl<E: Event> Node<E> {
             None => return nothing_computed(),
         };
         let feed = Feed::new(self.log.cursor(generation.frontier), None);
-        let history = History::new(generation.frontier.0, self.options.history);
-        let graph = match self.speed.install(&self.dataflow, generation, feed, history) {
+        // Nobody will ask the new graph for a tick before those that have been answered.
+        let from = generation.frontier.max(Tick(self.serving.frontier().0.saturating_sub(1)));
+        let graph = match self.speed.install(&self.dataflow, generation, from, feed, self.options.history) {
             Ok(graph) => Arc::new(graph),
             Err(reason) => return failed(reason, EXIT_CODE_PANIC),
         };

@@ -30,6 +30,7 @@ struct Install<E: Event> {
     name: String,
     dataflow: Arc<dyn Dataflow<E>>,
     base: Arc<Generation>,
+    from: Tick,
     feed: Arc<Feed<E>>,
     history: Arc<History>,
     installed: Sender<(usize, Vec<ViewExport>, SyncActivator, Vec<String>)>,
@@ -77,7 +78,7 @@ impl<E: Event> SpeedWorkers<E> {
                 while !stopped.load(Ordering::Acquire) {
                     for install in queue.try_iter() {
                         let base = (!install.base.is_initial()).then(|| Arc::clone(&install.base.shards[index]));
-                        let layer = Layer::new(base, install.base.frontier, Purpose::Speed { history: Arc::clone(&install.history) });
+                        let layer = Layer::new(base, install.from, Purpose::Speed { history: Arc::clone(&install.history) });
                         let waker = build(worker, &install.name, &*install.dataflow, &layer, Arc::clone(&install.feed));
                         // A starter that is gone no longer wants the graph; its feed is closed.
                         let _ = install.installed.send((index, layer.views(), waker, layer.outline()));
@@ -105,20 +106,26 @@ impl<E: Event> SpeedWorkers<E> {
         self.panicked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Builds a graph of the dataflow on a base, fed from the base's frontier on. Fails if a worker has panicked.
+    /// Builds a graph of the dataflow on a base, fed from the base's frontier on. Events before `from`, which is the base's
+    /// frontier or later, are seen in one epoch at `from`, so that the graph catches up at the pace of a batch; its answers
+    /// are exact from there on. Fails if a worker has panicked.
     pub fn install(
         &self,
         dataflow: &Arc<dyn Dataflow<E>>,
         base: Arc<Generation>,
+        from: Tick,
         feed: Feed<E>,
-        history: History,
+        history: u64,
     ) -> Result<SpeedGraph<E>, String> {
         let (installed, parts) = unbounded();
-        let (feed, history) = (Arc::new(feed), Arc::new(history));
+        // On the base alone, the tick before its frontier can be read; once later ticks were joined, only the last of them.
+        let first = if from > base.frontier { from.0 } else { from.0.saturating_sub(1) };
+        let (feed, history) = (Arc::new(feed), Arc::new(History::new(first, history)));
         let install = Arc::new(Install {
             name: format!("Speed on generation {}", base.id),
             dataflow: Arc::clone(dataflow),
             base: Arc::clone(&base),
+            from,
             feed: Arc::clone(&feed),
             history: Arc::clone(&history),
             installed,

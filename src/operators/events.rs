@@ -17,8 +17,8 @@ use super::layer::Layer;
 /// At which times a graph sees events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Epoch {
-    /// Each at its own tick.
-    Tick,
+    /// Each at its own tick, but none before this time: what was earlier is seen in one epoch.
+    From(u64),
     /// All at one time, which is not before any of their ticks.
     At(u64),
 }
@@ -49,8 +49,17 @@ impl<E: Event> Chunk<E> {
     /// Row ranges by time, ascending.
     pub fn runs(&self) -> Vec<(u64, Range<usize>)> {
         match self.epoch {
-            Epoch::Tick => self.block.tick_runs().map(|(tick, rows)| (tick.0, rows)).collect(),
             Epoch::At(time) => vec![(time, self.block.range())],
+            Epoch::From(from) => {
+                let mut runs: Vec<(u64, Range<usize>)> = Vec::new();
+                for (tick, rows) in self.block.tick_runs() {
+                    match runs.last_mut() {
+                        Some((time, before)) if tick.0 <= *time => before.end = rows.end,
+                        _ => runs.push((tick.0.max(from), rows)),
+                    }
+                }
+                runs
+            }
         }
     }
 }

@@ -46,17 +46,16 @@ impl<K: Data, V: Data, R: Change> Published<K, V, R> {
 /// and it must still answer at the tick at which all do. A handover also holds the tick it will audit at.
 #[derive(Debug)]
 pub struct History {
-    base: u64,
+    first: u64,
     ticks: u64,
     served: AtomicU64,
     hold: AtomicU64,
 }
 
 impl History {
-    /// Of a graph on a base with this frontier. What was before is in the base as one sum, so the tick before is the earliest
-    /// that is ever readable.
-    pub fn new(base: u64, ticks: u64) -> Self {
-        Self { base, ticks, served: AtomicU64::new(base), hold: AtomicU64::new(u64::MAX) }
+    /// Of a graph that is exact at `first` and later; what was before is in it as one sum.
+    pub fn new(first: u64, ticks: u64) -> Self {
+        Self { first, ticks, served: AtomicU64::new(first.saturating_add(1)), hold: AtomicU64::new(u64::MAX) }
     }
 
     /// Answers are given at every tick before `frontier`.
@@ -77,7 +76,7 @@ impl History {
     /// The earliest tick that must stay readable.
     pub fn since(&self) -> u64 {
         let kept = self.served.load(Ordering::SeqCst).saturating_sub(self.ticks.max(1));
-        kept.min(self.hold.load(Ordering::SeqCst)).max(self.base.saturating_sub(1))
+        kept.min(self.hold.load(Ordering::SeqCst)).max(self.first)
     }
 }
 
@@ -89,7 +88,7 @@ mod tests {
     // included.
     #[test]
     fn history_does_not_reach_into_the_base() {
-        let history = History::new(1_000, 60);
+        let history = History::new(999, 60);
         assert_eq!(history.since(), 999);
         history.serve(1_030);
         assert_eq!(history.since(), 999);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::layers::{Dataflow, Feed, Replay, SpeedGraph, SpeedWorkers, run_batch};
 use crate::log::{Block, Event, Tick};
-use crate::runs::{AnswerRow, Audited, Generation, History, Query};
+use crate::runs::{AnswerRow, Audited, Generation, Query};
 
 /// A small seeded generator of numbers (splitmix64), enough for test cases; a seed is the whole recipe.
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ pub type Answers = Vec<(String, Vec<AnswerRow>)>;
 ///
 /// For each pair of cuts B1 <= B2 it compares, at every tick from the cut on, the run from scratch with: a full batch to B1
 /// and a speed graph on it; an incremental batch from B1 to B2 and a speed graph on that; the same after the runs were
-/// merged. It also runs the audits of both handovers.
+/// merged, and when the speed graph takes the first ticks after the cut in one epoch. It also runs the audits of both handovers.
 ///
 /// # Panics
 /// If the law does not hold, with the cut, the tick, the view, the rows and the seed.
@@ -100,8 +100,12 @@ pub fn check_layers_by_tick<E: Event>(dataflow: impl Dataflow<E>, events: &[(Tic
         checks += on_incremental.compare(&truth, &format!("incremental batch, {context}"));
 
         incremental.shards.iter().for_each(|shard| shard.compact());
-        let on_merged = Speed::run(&dataflow, incremental, events, end, &mut random);
+        let on_merged = Speed::run(&dataflow, incremental.clone(), events, end, &mut random);
         checks += on_merged.compare(&truth, &format!("merged runs, {context}"));
+
+        let from = Tick(second.0 + random.below(end.0 - second.0 + 1));
+        let caught_up = Speed::run_from(&dataflow, incremental, from, events, end, &mut random);
+        checks += caught_up.compare(&truth, &format!("caught up to {} in one epoch, {context}", from.0));
     }
     (checks, truth)
 }
@@ -175,23 +179,37 @@ fn audit<E: Event>(
 /// A speed graph that has followed all events.
 struct Speed<E: Event> {
     graph: SpeedGraph<E>,
+    /// The earliest tick at which it is exact.
+    first: Tick,
     end: Tick,
     _workers: SpeedWorkers<E>,
 }
 
 impl<E: Event> Speed<E> {
     fn run(dataflow: &Arc<dyn Dataflow<E>>, base: Generation, events: &[(Tick, E)], end: Tick, random: &mut Random) -> Self {
+        let from = base.frontier;
+        Self::run_from(dataflow, base, from, events, end, random)
+    }
+
+    fn run_from(
+        dataflow: &Arc<dyn Dataflow<E>>,
+        base: Generation,
+        from: Tick,
+        events: &[(Tick, E)],
+        end: Tick,
+        random: &mut Random,
+    ) -> Self {
         let workers = SpeedWorkers::start(base.shards.len(), Arc::new(|| ())).expect("workers start");
         let feed = Feed::new(Replay::new(blocks(&between(events, base.frontier, end), random), end), None);
-        let history = History::new(base.frontier.0, u64::MAX);
-        let graph = workers.install(dataflow, Arc::new(base), feed, history).unwrap_or_else(|reason| panic!("{reason}"));
+        let graph = workers.install(dataflow, Arc::new(base), from, feed, u64::MAX).unwrap_or_else(|reason| panic!("{reason}"));
         let deadline = Instant::now() + Duration::from_secs(120);
         while graph.upper() < end {
             assert_eq!(workers.panicked(), None);
             assert!(Instant::now() < deadline, "the speed graph stands at {} of {}", graph.upper().0, end.0);
             std::thread::sleep(Duration::from_micros(200));
         }
-        Self { graph, end, _workers: workers }
+        let first = if from > graph.base.frontier { from } else { Tick(from.0.saturating_sub(1)) };
+        Self { graph, first, end, _workers: workers }
     }
 
     fn answers(&self, at: Tick) -> Answers {
@@ -200,7 +218,7 @@ impl<E: Event> Speed<E> {
     }
 
     fn compare(&self, truth: &[Answers], context: &str) -> usize {
-        let from = self.graph.base.frontier.0.saturating_sub(1);
+        let from = self.first.0;
         for tick in from..self.end.0 {
             for (want, got) in truth[tick as usize].iter().zip(self.answers(Tick(tick))) {
                 assert_eq!(*want, got, "the law does not hold for view `{}` at tick {tick}; {context}", want.0);

@@ -19,9 +19,6 @@ use super::batch::panic_message;
 use super::feed::Feed;
 use super::graph::{Dataflow, build};
 
-/// Updates that idle arrangements merge in one activation, so that reads touch few batches when nothing happens.
-const IDLE_MERGE_EFFORT: isize = 1000;
-
 /// Called on a worker whenever it may have published something.
 pub type Progress = Arc<dyn Fn() + Send + Sync>;
 
@@ -61,8 +58,6 @@ pub struct SpeedGraph<E: Event> {
 impl<E: Event> SpeedWorkers<E> {
     /// Starts the workers. `progress` is called by them after each turn.
     pub fn start(workers: usize, progress: Progress) -> Result<Self, String> {
-        let mut config = WorkerConfig::default();
-        differential_dataflow::configure(&mut config, &differential_dataflow::Config::default().idle_merge_effort(Some(IDLE_MERGE_EFFORT)));
         let communication = timely::Config::process(workers).communication;
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded()).unzip();
         let receivers: Arc<Mutex<Vec<Option<Receiver<Arc<Install<E>>>>>>> = Arc::new(Mutex::new(receivers.into_iter().map(Some).collect()));
@@ -70,7 +65,7 @@ impl<E: Event> SpeedWorkers<E> {
         let (started, threads) = unbounded();
         let panicked: Arc<Mutex<Option<String>>> = Arc::default();
         let (stopped, panic_of) = (Arc::clone(&stop), Arc::clone(&panicked));
-        let guards = timely::execute(timely::Config { communication, worker: config }, move |worker| {
+        let guards = timely::execute(timely::Config { communication, worker: WorkerConfig::default() }, move |worker| {
             let index = worker.index();
             let queue = receivers.lock().expect("no worker panics here")[index].take().expect("each worker starts once");
             started.send((index, std::thread::current())).expect("the starter waits");

@@ -131,6 +131,8 @@ fn publish<S: Shape>(layer: &Layer, name: &str, placed: StreamVec<'_, u64, ((S::
         let slot = Arc::clone(&published);
         let mut trace = arranged.trace;
         let mut upper = Antichain::from_elem(layer.entry());
+        // The base holds all before its frontier at once: no earlier tick than the last of them can be told apart.
+        let earliest = layer.entry().saturating_sub(1);
         arranged.stream.sink(Pipeline, "Publish", move |(input, frontier)| {
             input.for_each(|_, spans| spans.clear());
             // The empty frontier comes when the graph is shut down: readers keep what they have.
@@ -139,7 +141,7 @@ fn publish<S: Shape>(layer: &Layer, name: &str, placed: StreamVec<'_, u64, ((S::
             };
             if upper.less_than(&next) {
                 upper = Antichain::from_elem(next);
-                let since = history.since(next);
+                let since = history.since(next).max(earliest);
                 trace.set_logical_compaction(Antichain::from_elem(since).borrow());
                 trace.set_physical_compaction(upper.borrow());
                 let since = trace.get_logical_compaction().first().copied().unwrap_or(since);

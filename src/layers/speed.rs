@@ -1,6 +1,8 @@
 //! The speed layer: workers that live as long as the process, and on them one graph for each generation being served.
 
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::Thread;
@@ -9,16 +11,21 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use timely::WorkerConfig;
 use timely::communication::WorkerGuards;
 use timely::scheduling::SyncActivator;
+use timely::worker::Worker;
 
 use crate::log::{Event, Tick};
 use crate::operators::{Layer, Purpose, ViewExport};
 use crate::runs::{Generation, History, View};
 
+use super::batch::panic_message;
 use super::feed::Feed;
 use super::graph::{Dataflow, build};
 
 /// Updates that idle arrangements merge in one activation, so that reads touch few batches when nothing happens.
 const IDLE_MERGE_EFFORT: isize = 1000;
+
+/// Exit code of a process whose speed layer panicked; the one that Rust gives a main thread that panics.
+const PANICKED: i32 = 101;
 
 /// Called on a worker whenever it may have published something.
 pub type Progress = Arc<dyn Fn() + Send + Sync>;
@@ -69,18 +76,14 @@ impl<E: Event> SpeedWorkers<E> {
             let index = worker.index();
             let queue = receivers.lock().expect("no worker panics here")[index].take().expect("each worker starts once");
             started.send((index, std::thread::current())).expect("the starter waits");
-            while !stopped.load(Ordering::Acquire) {
-                for install in queue.try_iter() {
-                    let base = (!install.base.is_initial()).then(|| Arc::clone(&install.base.shards[index]));
-                    let layer = Layer::new(base, install.base.frontier, Purpose::Speed { history: Arc::clone(&install.history) });
-                    let waker = build(worker, &install.name, &*install.dataflow, &layer, Arc::clone(&install.feed));
-                    // A starter that is gone no longer wants the graph; its feed is closed.
-                    let _ = install.installed.send((index, layer.views(), waker, layer.outline()));
-                }
-                worker.step_or_park(None);
-                progress();
+            // Timely's other workers would wait for ever for one that panicked, and answers would stand still unexplained.
+            let followed = catch_unwind(AssertUnwindSafe(|| follow(worker, &queue, &stopped, &progress)));
+            if let Err(panic) = followed {
+                // The log is whole at any instant; nothing else outlives the process.
+                let _ =
+                    writeln!(std::io::stderr(), "the speed layer panicked on worker {index}: {}; the process ends", panic_message(&*panic));
+                std::process::exit(PANICKED);
             }
-            worker.installed_dataflows().into_iter().for_each(|id| worker.drop_dataflow(id));
         })?;
         let mut threads: Vec<(usize, Thread)> = threads.iter().take(workers).collect();
         threads.sort_by_key(|(index, _)| *index);
@@ -130,6 +133,22 @@ impl<E: Event> SpeedWorkers<E> {
             drop(guards.join());
         }
     }
+}
+
+/// A worker's life: builds graphs, takes turns, and drops what is left when told to stop.
+fn follow<E: Event>(worker: &mut Worker, queue: &Receiver<Arc<Install<E>>>, stopped: &AtomicBool, progress: &Progress) {
+    while !stopped.load(Ordering::Acquire) {
+        for install in queue.try_iter() {
+            let base = (!install.base.is_initial()).then(|| Arc::clone(&install.base.shards[worker.index()]));
+            let layer = Layer::new(base, install.base.frontier, Purpose::Speed { history: Arc::clone(&install.history) });
+            let waker = build(worker, &install.name, &*install.dataflow, &layer, Arc::clone(&install.feed));
+            // A starter that is gone no longer wants the graph; its feed is closed.
+            let _ = install.installed.send((worker.index(), layer.views(), waker, layer.outline()));
+        }
+        worker.step_or_park(None);
+        progress();
+    }
+    worker.installed_dataflows().into_iter().for_each(|id| worker.drop_dataflow(id));
 }
 
 impl<E: Event> Drop for SpeedWorkers<E> {

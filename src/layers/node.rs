@@ -117,15 +117,21 @@ impl<E: Event> Node<E> {
     }
 
     fn propose(&self) -> Report {
-        // Closed now, so that everything acknowledged by now is before the cut.
-        let frontier = match self.log.advance() {
-            Ok(frontier) => frontier,
-            Err(error) => return failed(&error, error.exit_code()),
-        };
-        if let Some(served) = self.served() {
-            served.history.hold(frontier.0.saturating_sub(1));
+        // Held before the cut is known: the log goes on, and a graph that keeps little history would be past it at once.
+        let served = self.served();
+        if let Some(served) = &served {
+            served.history.hold(self.log.frontier().0.saturating_sub(1));
         }
-        Report::Proposed { frontier }
+        // Closed now, so that everything acknowledged by now is before the cut.
+        match self.log.advance() {
+            Ok(frontier) => Report::Proposed { frontier },
+            Err(error) => {
+                if let Some(served) = &served {
+                    served.history.release();
+                }
+                failed(&error, error.exit_code())
+            }
+        }
     }
 
     fn batch(&self, cut: Tick, full: bool) -> Report {

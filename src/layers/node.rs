@@ -167,8 +167,8 @@ impl<E: Event> Node<E> {
         if cut.0 == 0 {
             return Report::Audited { audits: Vec::new() };
         }
-        if !wait_until(|| served.upper() >= cut) {
-            return failed(format!("the speed graph did not reach tick {}", cut.0), 1);
+        if let Err(report) = wait_until(&served, || served.upper() >= cut) {
+            return report;
         }
         let state = self.state();
         let Some(computed) = &state.computed else { return nothing_computed() };
@@ -195,8 +195,8 @@ impl<E: Event> Node<E> {
         self.following.store(Arc::new(served.iter().cloned().chain([Arc::clone(&graph)]).collect()));
         graph.wake();
         self.state().adopted = Some(Arc::clone(&graph));
-        if !wait_until(|| graph.upper().0 + CLOSE_TICKS >= self.serving.frontier().0) {
-            return failed("the new speed graph did not catch up", 1);
+        if let Err(report) = wait_until(&graph, || graph.upper().0 + CLOSE_TICKS >= self.serving.frontier().0) {
+            return report;
         }
         Report::Done
     }
@@ -246,15 +246,19 @@ impl<E: Event> Processes for OneProcess<E> {
     }
 }
 
-fn wait_until(reached: impl Fn() -> bool) -> bool {
+/// Waits for a graph, as long as it can still come there.
+fn wait_until<E: Event>(graph: &SpeedGraph<E>, reached: impl Fn() -> bool) -> Result<(), Report> {
     let deadline = Instant::now() + PATIENCE;
     while !reached() {
+        if let Some(error) = graph.failure() {
+            return Err(failed(&error, error.exit_code()));
+        }
         if Instant::now() > deadline {
-            return false;
+            return Err(failed(format!("the speed graph on generation {} stands at tick {}", graph.base.id, graph.upper().0), 1));
         }
         std::thread::sleep(POLL);
     }
-    true
+    Ok(())
 }
 
 fn failed(reason: impl ToString, exit_code: u8) -> Report {

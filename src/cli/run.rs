@@ -3,9 +3,8 @@
 use std::io::Write;
 use std::time::Duration;
 
-use crate::layers::CycleError;
 use crate::log::Event;
-use crate::runtime::{Program, Server, ServerOptions, StartError};
+use crate::runtime::{Program, Server, ServerOptions};
 
 use super::Failure;
 use super::arguments::Run;
@@ -39,10 +38,7 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
         history: arguments.history,
     };
     let server = Server::start(program.clone(), log, options).map_err(|error| {
-        let code = match &error {
-            StartError::First(CycleError::Step { exit_code, .. }) => *exit_code,
-            _ => 1,
-        };
+        let code = error.exit_code();
         Failure::new(error, code)
     })?;
 

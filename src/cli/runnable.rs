@@ -52,7 +52,7 @@ impl<E: Event> Runnable for Program<E> {
         let Some(dir) = &arguments.log else { return Err(Failure::usage("--log DIR is missing")) };
         let log = open_existing::<E>(dir)?;
         log.advance()?;
-        let (at, audits) = audit_log(self, &log, arguments.workers).map_err(|error| Failure::new(error, 1))?;
+        let (at, audits) = audit_log(self, &log, arguments.workers).map_err(|error| Failure::new(&error, error.exit_code()))?;
         log.close()?;
         client::print_audits(Some(at), &audits, arguments.format)
     }

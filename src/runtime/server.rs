@@ -55,6 +55,16 @@ pub enum StartError {
     First(#[from] CycleError),
 }
 
+impl StartError {
+    /// The exit code of a process that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::First(CycleError::Step { exit_code, .. }) => *exit_code,
+            _ => 1,
+        }
+    }
+}
+
 /// A running dataflow. Dropping it stops its threads; [`Server::close`] also closes the log cleanly.
 pub struct Server<E: Event> {
     shared: Arc<Shared<E>>,

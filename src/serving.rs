@@ -56,6 +56,19 @@ impl Served {
     fn upper(&self) -> Tick {
         self.views.values().map(|view| view.upper()).min().unwrap_or(self.base)
     }
+
+    fn read(&self, read: &Read, frontier: Tick) -> Result<Answer, ServeError> {
+        let as_of = read.as_of.unwrap_or(Tick(frontier.0.saturating_sub(1)));
+        let view = self.views.get(&read.view).ok_or_else(|| ServeError::NoSuchView {
+            name: read.view.clone(),
+            known: self.views.keys().cloned().collect::<Vec<_>>().join(", "),
+        })?;
+        if as_of >= frontier {
+            return Err(ReadError::NotYet { asked: as_of, upper: frontier }.into());
+        }
+        let rows = view.read(as_of, &read.query)?;
+        Ok(Answer { as_of, base: self.base, frontier, rows })
+    }
 }
 
 /// Serves one dataflow's views.
@@ -233,24 +246,24 @@ impl Serving {
 
     /// Answers a read.
     pub fn read(&self, read: &Read) -> Result<Answer, ServeError> {
+        let deadline = Instant::now() + read.timeout.min(WAIT_MAX);
         if let Some(tick) = read.at_least {
             self.wait(tick, read.timeout)?;
         }
         if !self.ready.load(Ordering::Acquire) {
             return Err(ServeError::NotReady);
         }
-        let served = self.current.load_full();
-        let frontier = served.frontier();
-        let latest = Tick(frontier.0.saturating_sub(1));
-        let as_of = read.as_of.unwrap_or(latest);
-        let view = served.views.get(&read.view).ok_or_else(|| ServeError::NoSuchView {
-            name: read.view.clone(),
-            known: served.views.keys().cloned().collect::<Vec<_>>().join(", "),
-        })?;
-        if as_of >= frontier {
-            return Err(ReadError::NotYet { asked: as_of, upper: frontier }.into());
+        loop {
+            let served = self.current.load_full();
+            let frontier = served.frontier();
+            match served.read(read, frontier) {
+                // The views went on since the frontier was loaded, so there is a later one, or will be at once: the reader
+                // asked for the latest, whatever its tick.
+                Err(ServeError::Read(ReadError::TooOld { .. })) if read.as_of.is_none() && Instant::now() < deadline => {
+                    self.wait(frontier, deadline.saturating_duration_since(Instant::now()))?;
+                }
+                answered => return answered,
+            }
         }
-        let rows = view.read(as_of, &read.query)?;
-        Ok(Answer { as_of, base: served.base, frontier, rows })
     }
 }

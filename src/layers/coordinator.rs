@@ -1,6 +1,7 @@
 //! The handover, step by step. A crash anywhere leaves the old or the new generation whole: what is served changes in the
 //! last step, and a generation counts only once it is committed.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::log::Tick;
 use crate::runs::Audit;
 
+use super::batch::panic_message;
 use super::control::{Command, Manifest, Processes, Report};
 
 /// What a batch cycle starts from.
@@ -108,17 +110,25 @@ impl Coordinator {
     /// Runs the batch and the audit of a cycle, and hands nothing over.
     pub fn audit(&mut self, cycle: Cycle) -> Result<Vec<Audit>, CycleError> {
         let cut = self.propose()?;
-        let audited = self.batch(cycle, cut).and_then(|_| self.compare());
+        let audited = self.guarded(|this| this.batch(cycle, cut).and_then(|_| this.compare()));
         self.step("discard", &Command::Discard)?;
         audited
     }
 
     fn hand_over(&mut self, cycle: Cycle, cut: Tick, audited: bool) -> Result<Handover, CycleError> {
-        let handed_over = self.try_hand_over(cycle, cut, audited);
+        let handed_over = self.guarded(|this| this.try_hand_over(cycle, cut, audited));
         if handed_over.is_err() {
             self.step("discard", &Command::Discard)?;
         }
         handed_over
+    }
+
+    /// Runs steps that take things which must be given back: a panic is a step that failed.
+    fn guarded<T>(&mut self, steps: impl FnOnce(&mut Self) -> Result<T, CycleError>) -> Result<T, CycleError> {
+        catch_unwind(AssertUnwindSafe(|| steps(self))).unwrap_or_else(|panic| {
+            let reason = format!("panicked: {}", panic_message(&*panic));
+            Err(CycleError::Step { step: "the cycle", process: 0, reason, exit_code: 1 })
+        })
     }
 
     fn try_hand_over(&mut self, cycle: Cycle, cut: Tick, audited: bool) -> Result<Handover, CycleError> {

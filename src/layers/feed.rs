@@ -56,6 +56,8 @@ pub enum Take<E: Event> {
     Nothing,
     /// Nothing more ever.
     End,
+    /// Nothing more ever, and not all there was: the source failed.
+    Failed,
 }
 
 /// The input of one graph, shared by its workers.
@@ -78,12 +80,14 @@ impl<E: Event> Feed<E> {
             return (Take::End, Tick(u64::MAX));
         }
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.failure().is_some() {
+            return (Take::Failed, source.complete());
+        }
         let taken = match source.next() {
             Ok(taken) => taken,
             Err(error) => {
                 *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                self.close();
-                return (Take::End, Tick(u64::MAX));
+                return (Take::Failed, source.complete());
             }
         };
         let complete = source.complete();
@@ -104,8 +108,8 @@ impl<E: Event> Feed<E> {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// The error that ended the input, if one did.
+    /// The error that cut the input short, if one did.
     pub fn failure(&self) -> Option<LogError> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

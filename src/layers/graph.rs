@@ -76,6 +76,10 @@ fn read<'s, E: Event>(
                     }
                     Take::Nothing => break Some(complete),
                     Take::End => break None,
+                    // What comes is missing for good, so no time from here on is complete: a graph that follows stays where
+                    // it is until it is closed. A batch graph ends, and whoever runs it asks the feed how.
+                    Take::Failed if matches!(epoch, Epoch::From(_)) => return,
+                    Take::Failed => break None,
                 }
             };
             match (complete, epoch) {

@@ -75,8 +75,7 @@ impl<E: Event> Node<E> {
 
     /// What stopped the speed layer, if something did, and the exit code for it.
     pub fn failure(&self) -> Option<(String, u8)> {
-        let unread = self.following.load().iter().find_map(|graph| graph.failure());
-        unread.map(|error| (error.to_string(), error.exit_code())).or_else(|| Some((self.speed.panicked()?, EXIT_CODE_PANIC)))
+        self.following.load().iter().find_map(|graph| self.failure_of(graph))
     }
 
     /// Makes a running batch give up.
@@ -120,15 +119,21 @@ impl<E: Event> Node<E> {
     }
 
     fn propose(&self) -> Report {
-        // Closed now, so that everything acknowledged by now is before the cut.
-        let frontier = match self.log.advance() {
-            Ok(frontier) => frontier,
-            Err(error) => return failed(&error, error.exit_code()),
-        };
-        if let Some(served) = self.served() {
-            served.history.hold(frontier.0.saturating_sub(1));
+        // Held before the cut is known: the log goes on, and a graph that keeps little history would be past it at once.
+        let served = self.served();
+        if let Some(served) = &served {
+            served.history.hold(self.log.frontier().0.saturating_sub(1));
         }
-        Report::Proposed { frontier }
+        // Closed now, so that everything acknowledged by now is before the cut.
+        match self.log.advance() {
+            Ok(frontier) => Report::Proposed { frontier },
+            Err(error) => {
+                if let Some(served) = &served {
+                    served.history.release();
+                }
+                failed(&error, error.exit_code())
+            }
+        }
     }
 
     fn batch(&self, cut: Tick, full: bool) -> Report {
@@ -164,8 +169,8 @@ impl<E: Event> Node<E> {
         if cut.0 == 0 {
             return Report::Audited { audits: Vec::new() };
         }
-        if !self.wait_until(|| served.upper() >= cut) {
-            return failed(format!("the speed graph did not reach tick {}", cut.0), 1);
+        if let Err(report) = self.wait_until(&served, || served.upper() >= cut) {
+            return report;
         }
         let state = self.state();
         let Some(computed) = &state.computed else { return nothing_computed() };
@@ -197,8 +202,8 @@ impl<E: Event> Node<E> {
         self.following.store(Arc::new(served.iter().cloned().chain([Arc::clone(&graph)]).collect()));
         graph.wake();
         self.state().adopted = Some(Arc::clone(&graph));
-        if !self.wait_until(|| graph.upper().0 + CLOSE_TICKS >= self.serving.frontier().0) {
-            return failed("the new speed graph did not catch up", 1);
+        if let Err(report) = self.wait_until(&graph, || graph.upper().0 + CLOSE_TICKS >= self.serving.frontier().0) {
+            return report;
         }
         Report::Done
     }
@@ -226,16 +231,25 @@ impl<E: Event> Node<E> {
         Report::Done
     }
 
-    /// Waits until a graph has come so far; `false` if it did not in time, or cannot.
-    fn wait_until(&self, reached: impl Fn() -> bool) -> bool {
+    /// Waits for a graph, as long as it can still come there.
+    fn wait_until(&self, graph: &SpeedGraph<E>, reached: impl Fn() -> bool) -> Result<(), Report> {
         let deadline = Instant::now() + PATIENCE;
         while !reached() {
-            if Instant::now() > deadline || self.speed.panicked().is_some() || self.stop.load(Ordering::Acquire) {
-                return false;
+            if let Some((reason, exit_code)) = self.failure_of(graph) {
+                return Err(failed(reason, exit_code));
+            }
+            if Instant::now() > deadline || self.stop.load(Ordering::Acquire) {
+                return Err(failed(format!("the speed graph on generation {} stands at tick {}", graph.base.id, graph.upper().0), 1));
             }
             std::thread::sleep(POLL);
         }
-        true
+        Ok(())
+    }
+
+    /// What stopped a graph, if something did, and the exit code for it.
+    fn failure_of(&self, graph: &SpeedGraph<E>) -> Option<(String, u8)> {
+        let unread = graph.failure().map(|error| (error.to_string(), error.exit_code()));
+        unread.or_else(|| Some((self.speed.panicked()?, EXIT_CODE_PANIC)))
     }
 
     fn discard(&self) {

@@ -195,21 +195,20 @@ impl<S: Shape> ShardedView<S> {
         Arc::new(Self { info, shards })
     }
 
-    /// Loads one shard at a tick, if it can be read there.
-    fn load(&self, shard: usize, at: Tick) -> Result<(Runs<S>, ChangesOf<S>), ReadError> {
-        let changes = self.shards[shard].published.load();
-        if at.0 < changes.since {
-            return Err(ReadError::TooOld { asked: at, since: Tick(changes.since) });
-        }
-        if at.0 >= changes.upper {
-            return Err(ReadError::NotYet { asked: at, upper: Tick(changes.upper) });
-        }
-        Ok((self.shards[shard].base.runs(), changes))
-    }
-
-    /// All shards at a tick, before any is walked: a long walk must not find the tick forgotten by the next shard.
-    fn load_all(&self, at: Tick) -> Result<Vec<(Runs<S>, ChangesOf<S>)>, ReadError> {
-        (0..self.shards.len()).map(|shard| self.load(shard, at)).collect()
+    /// Loads all shards at a tick, if it can be read there. All before the first is walked: what is loaded stays readable,
+    /// however long the walk takes.
+    fn load(&self, at: Tick) -> Result<Vec<(Runs<S>, ChangesOf<S>)>, ReadError> {
+        let load = |shard: &Arc<ViewShard<S>>| {
+            let changes = shard.published.load();
+            if at.0 < changes.since {
+                return Err(ReadError::TooOld { asked: at, since: Tick(changes.since) });
+            }
+            if at.0 >= changes.upper {
+                return Err(ReadError::NotYet { asked: at, upper: Tick(changes.upper) });
+            }
+            Ok((shard.base.runs(), changes))
+        };
+        self.shards.iter().map(load).collect()
     }
 
     fn key(&self, given: &Value) -> Result<S::Key, ReadError> {
@@ -241,7 +240,7 @@ impl<S: Shape> ShardedView<S> {
         place: &dyn Fn(&S::Key) -> Ordering,
     ) -> Result<Vec<AnswerRow>, ReadError> {
         let mut found: BTreeMap<S::Key, Vec<(S::Answer, isize)>> = BTreeMap::new();
-        for (runs, changes) in self.load_all(at)? {
+        for (runs, changes) in self.load(at)? {
             let mut left = limit;
             Merged { runs: &runs, batches: &changes.batches, through: at.0 }.walk(before, &mut |key, rows| {
                 match place(&key) {
@@ -263,7 +262,7 @@ impl<S: Shape> ShardedView<S> {
 
     fn top(&self, at: Tick, n: usize) -> Result<Vec<AnswerRow>, ReadError> {
         let mut best: BTreeMap<(std::cmp::Reverse<S::Answer>, S::Key), isize> = BTreeMap::new();
-        for (runs, changes) in self.load_all(at)? {
+        for (runs, changes) in self.load(at)? {
             Merged { runs: &runs, batches: &changes.batches, through: at.0 }.walk(&|_| false, &mut |key, rows| {
                 for (answer, count) in answers::<S>(rows) {
                     if best.len() < n || best.last_key_value().is_some_and(|((worst, _), _)| answer >= worst.0) {
@@ -315,10 +314,11 @@ impl<S: Shape> View for ShardedView<S> {
         match query {
             Query::Get(keys) => {
                 let mut found = Vec::new();
+                let shards = self.load(at)?;
                 for given in keys {
                     let key = self.key(given)?;
-                    let (runs, changes) = self.load(bucket(&key) as usize % self.shards.len(), at)?;
-                    let rows = Merged { runs: &runs, batches: &changes.batches, through: at.0 }.get(&key);
+                    let (runs, changes) = &shards[bucket(&key) as usize % shards.len()];
+                    let rows = Merged { runs, batches: &changes.batches, through: at.0 }.get(&key);
                     let key = json(&key);
                     found.extend(answers::<S>(&rows).into_iter().map(|(answer, count)| AnswerRow {
                         key: key.clone(),
@@ -360,9 +360,8 @@ impl<S: Shape> View for ShardedView<S> {
         };
         let mut audit = Audit { view: self.info.name.clone(), ..Audit::default() };
         let (mut batch_rows, mut speed_rows) = (BTreeMap::new(), BTreeMap::new());
-        for (shard, run) in frozen.iter().enumerate() {
+        for (run, (base, changes)) in frozen.iter().zip(self.load(at)?) {
             let run = run.downcast_ref::<Arc<Run<S::Key, S::Val, S::Change>>>().expect("a view's run has the view's types");
-            let (base, changes) = self.load(shard, at)?;
             let runs = if whole { &base[..] } else { &[] };
             let batch = Merged { runs: std::slice::from_ref(run), batches: &[], through: at.0 };
             let speed = Merged { runs, batches: &changes.batches, through: at.0 };

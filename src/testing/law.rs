@@ -61,8 +61,8 @@ pub type Answers = Vec<(String, Vec<AnswerRow>)>;
 /// checked and the answers after the last event.
 ///
 /// For each pair of cuts B1 <= B2 it compares, at every tick from the cut on, the run from scratch with: a full batch to B1
-/// and a speed graph on it; an incremental batch from B1 to B2 and a speed graph on that; the same after the runs were
-/// merged, and when the speed graph takes the first ticks after the cut in one epoch. It also runs the audits of both handovers.
+/// and a speed graph on it; an incremental batch from B1 to B2 and a speed graph on that; the same, at the last few ticks,
+/// after the runs were merged and with the ticks before coalesced, and when the speed graph takes the first ticks after the cut in one epoch. It also runs the audits of both handovers.
 ///
 /// # Panics
 /// If the law does not hold, with the cut, the tick, the view, the rows and the seed.
@@ -100,11 +100,12 @@ pub fn check_layers_by_tick<E: Event>(dataflow: impl Dataflow<E>, events: &[(Tic
         checks += on_incremental.compare(&truth, &format!("incremental batch, {context}"));
 
         incremental.shards.iter().for_each(|shard| shard.compact());
-        let on_merged = Speed::run(&dataflow, incremental.clone(), events, end, &mut random);
-        checks += on_merged.compare(&truth, &format!("merged runs, {context}"));
+        let history = 1 + random.below(4);
+        let on_merged = Speed::run_from(&dataflow, incremental.clone(), second, history, events, end, &mut random);
+        checks += on_merged.compare(&truth, &format!("merged runs, the last {history} ticks, {context}"));
 
         let from = Tick(second.0 + random.below(end.0 - second.0 + 1));
-        let caught_up = Speed::run_from(&dataflow, incremental, from, events, end, &mut random);
+        let caught_up = Speed::run_from(&dataflow, incremental, from, u64::MAX, events, end, &mut random);
         checks += caught_up.compare(&truth, &format!("caught up to {} in one epoch, {context}", from.0));
     }
     (checks, truth)
@@ -188,27 +189,32 @@ struct Speed<E: Event> {
 impl<E: Event> Speed<E> {
     fn run(dataflow: &Arc<dyn Dataflow<E>>, base: Generation, events: &[(Tick, E)], end: Tick, random: &mut Random) -> Self {
         let from = base.frontier;
-        Self::run_from(dataflow, base, from, events, end, random)
+        Self::run_from(dataflow, base, from, u64::MAX, events, end, random)
     }
 
+    /// Sees the ticks before `from` in one epoch, keeps the last `history` ticks readable and coalesces those before.
     fn run_from(
         dataflow: &Arc<dyn Dataflow<E>>,
         base: Generation,
         from: Tick,
+        history: u64,
         events: &[(Tick, E)],
         end: Tick,
         random: &mut Random,
     ) -> Self {
         let workers = SpeedWorkers::start(base.shards.len(), Arc::new(|| ())).expect("workers start");
         let feed = Feed::new(Replay::new(blocks(&between(events, base.frontier, end), random), end), None);
-        let graph = workers.install(dataflow, Arc::new(base), from, feed, u64::MAX).unwrap_or_else(|reason| panic!("{reason}"));
+        let graph = workers.install(dataflow, Arc::new(base), from, feed, history).unwrap_or_else(|reason| panic!("{reason}"));
         let deadline = Instant::now() + Duration::from_secs(120);
         while graph.upper() < end {
             assert_eq!(workers.panicked(), None);
+            // As the serving layer does: history is counted from what is served.
+            graph.history.serve(graph.upper().0);
             assert!(Instant::now() < deadline, "the speed graph stands at {} of {}", graph.upper().0, end.0);
             std::thread::sleep(Duration::from_micros(200));
         }
         let first = if from > graph.base.frontier { from } else { Tick(from.0.saturating_sub(1)) };
+        let first = first.max(Tick(end.0.saturating_sub(history)));
         Self { graph, first, end, _workers: workers }
     }
 

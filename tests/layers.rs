@@ -1,0 +1,301 @@
+//! The layers at their edges: before the base, after an error, after a panic, after a handover.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use columnar::Columnar;
+use lambdaflow::differential_dataflow::operators::Iterate;
+use lambdaflow::layers::{
+    BatchError, Command, Coordinator, Cycle, CycleError, Dataflow, EventSource, Feed, Processes, Replay, Report, SpeedGraph, SpeedWorkers,
+    run_batch,
+};
+use lambdaflow::log::{Block, Event, LogError, Tick};
+use lambdaflow::operators::{Events, Views};
+use lambdaflow::runs::{Generation, Query, ReadError};
+use lambdaflow::serving::{Read, Served, Serving};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, Serialize, Deserialize, Columnar)]
+struct Number {
+    n: u64,
+}
+
+impl Event for Number {
+    const NAME: &'static str = "tests.Number";
+    const VERSION: u32 = 1;
+    const FIELDS: &'static [&'static str] = &["n: u64"];
+}
+
+/// How often each number came.
+fn counts(numbers: Events<'_, Number>, views: &mut Views) {
+    views.publish("counts", numbers.map(|number| *number.n).count());
+}
+
+fn block(events: impl IntoIterator<Item = (u64, u64)>) -> Block<Number> {
+    Block::from_events(events.into_iter().map(|(tick, n)| (Tick(tick), Number { n })))
+}
+
+fn generation(dataflow: &Arc<dyn Dataflow<Number>>, events: &[(u64, u64)], cut: u64, workers: usize) -> Generation {
+    let before = events.iter().copied().filter(|(tick, _)| *tick < cut);
+    let feed = Feed::new(Replay::new([block(before)], Tick(cut)), Some(Tick(cut)));
+    let output = run_batch(dataflow, None, feed, Tick(cut), workers, &Arc::new(AtomicBool::new(false))).expect("the batch runs");
+    Generation { id: 1, frontier: Tick(cut), shards: output.shards }
+}
+
+fn wait_for(what: &str, reached: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !reached() {
+        assert!(Instant::now() < deadline, "{what}: it took too long");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A graph on a base keeps its last ticks readable, as many as it was told. Soon after a handover that many ticks reach back
+/// before the base. The base holds everything before its frontier at once, so it cannot answer there: such a read got the
+/// rows of the whole base, events after the tick asked for included. It must be refused.
+#[test]
+fn a_tick_before_the_base_is_refused() {
+    let dataflow: Arc<dyn Dataflow<Number>> = Arc::new(counts);
+    let events: Vec<(u64, u64)> = (0..20).map(|tick| (tick, 7)).collect();
+    for workers in 1..=2 {
+        let base = generation(&dataflow, &events, 10, workers);
+        let speed = SpeedWorkers::start(workers, Arc::new(|| ())).expect("workers start");
+        let after = block(events.iter().copied().filter(|(tick, _)| *tick >= 10));
+        let from = base.frontier;
+        let feed = Feed::new(Replay::new([after], Tick(20)), None);
+        let graph = speed.install(&dataflow, Arc::new(base), from, feed, 1000).expect("it is built");
+        wait_for("the graph follows", || graph.upper() == Tick(20));
+        let view = &graph.views["counts"];
+        for tick in 0..9 {
+            assert_eq!(
+                view.read(Tick(tick), &Query::Scan { limit: 9 }),
+                Err(ReadError::TooOld { asked: Tick(tick), since: Tick(9) }),
+                "{workers} workers"
+            );
+        }
+        for tick in 9..20 {
+            let rows = view.read(Tick(tick), &Query::Scan { limit: 9 }).expect("readable from the base on");
+            assert_eq!(rows[0].key, serde_json::json!(7));
+            assert_eq!(rows[0].value, serde_json::json!(tick + 1));
+        }
+    }
+}
+
+/// Blocks, then an error.
+struct Failing {
+    blocks: VecDeque<Block<Number>>,
+    complete: Tick,
+}
+
+impl EventSource<Number> for Failing {
+    fn next(&mut self) -> Result<Option<Block<Number>>, LogError> {
+        self.blocks.pop_front().map(Some).ok_or(LogError::Closed)
+    }
+    fn complete(&self) -> Tick {
+        self.complete
+    }
+}
+
+/// When the log cannot be read, the graph's input used to end, as at a shutdown. What was on its way was then worked off tick
+/// by tick, and the frontier went with it past events that had not been read: answers called complete what was not. The
+/// frontier must stay where the input was complete.
+#[test]
+fn a_log_that_cannot_be_read_moves_no_frontier() {
+    let dataflow: Arc<dyn Dataflow<Number>> = Arc::new(|numbers: Events<'_, Number>, views: &mut Views| {
+        let counted = numbers.map(|number| *number.n).count().map(|(n, times)| (times as u64, n)).distinct();
+        views.publish("times", counted.count().map(|(row, n)| (row.0, (row.1, n))));
+    });
+    for round in 0..40 {
+        let speed = SpeedWorkers::start(2, Arc::new(|| ())).expect("workers start");
+        // Another partition still has events from tick 5 on.
+        let blocks = (0..4).map(|_| block((5..400).map(|tick| (tick, tick % 50)))).collect();
+        let feed = Feed::new(Failing { blocks, complete: Tick(5) }, None);
+        let graph = speed.install(&dataflow, Arc::new(Generation::empty(2)), Tick(0), feed, 1000).expect("it is built");
+        wait_for("the error is told", || graph.failure().is_some());
+        let until = Instant::now() + Duration::from_millis(50);
+        while Instant::now() < until {
+            assert!(
+                graph.upper() <= Tick(5),
+                "round {round}: complete before {}, but no event from tick 5 on was certain",
+                graph.upper().0
+            );
+        }
+    }
+}
+
+/// In a process with several workers timely lets the others wait for ever when one panics: nothing was said, and no answer
+/// became fresher. All must end and say why; a server then ends its process.
+#[test]
+fn a_panic_in_the_speed_layer_is_told_and_hangs_nobody() {
+    let dataflow: Arc<dyn Dataflow<Number>> = Arc::new(|numbers: Events<'_, Number>, views: &mut Views| {
+        views.publish("halves", numbers.map(|number| (100 / *number.n, 1u64)));
+    });
+    for workers in 1..=3 {
+        let speed = SpeedWorkers::start(workers, Arc::new(|| ())).expect("workers start");
+        let feed = || Feed::new(Replay::new([block([(1, 1), (2, 0)])], Tick(3)), None);
+        let base = Arc::new(Generation::empty(workers));
+        // The panic may come before the last worker has built its graph.
+        let _graph = speed.install(&dataflow, Arc::clone(&base), Tick(0), feed(), 5);
+        wait_for("the panic is told", || speed.panicked().is_some_and(|message| message.contains("divide by zero")));
+        assert!(speed.install(&dataflow, base, Tick(0), feed(), 5).is_err(), "there is nobody to build a graph");
+        speed.stop();
+    }
+}
+
+/// A panic in the batch layer is an error of that batch, whichever of the workers it meets.
+#[test]
+fn a_panic_in_the_batch_layer_is_an_error() {
+    let dataflow: Arc<dyn Dataflow<Number>> = Arc::new(|numbers: Events<'_, Number>, views: &mut Views| {
+        views.publish("halves", numbers.map(|number| (100 / *number.n, 1u64)).count());
+    });
+    for workers in 1..=3 {
+        let feed = Feed::new(Replay::new((0..9).map(|i| block([(i, 8 - i)])), Tick(9)), Some(Tick(9)));
+        let ended = run_batch(&dataflow, None, feed, Tick(9), workers, &Arc::new(AtomicBool::new(false)));
+        assert!(matches!(&ended, Err(BatchError::Panicked { message, .. }) if message.contains("divide by zero")), "{:?}", ended.err());
+    }
+}
+
+/// A batch whose log cannot be read ends with the error.
+#[test]
+fn a_batch_that_cannot_read_the_log_is_an_error() {
+    let dataflow: Arc<dyn Dataflow<Number>> = Arc::new(counts);
+    for workers in 1..=3 {
+        let feed = Feed::new(Failing { blocks: VecDeque::from([block([(1, 1)])]), complete: Tick(1) }, Some(Tick(9)));
+        let ended = run_batch(&dataflow, None, feed, Tick(9), workers, &Arc::new(AtomicBool::new(false)));
+        assert!(matches!(ended, Err(BatchError::Log(LogError::Closed))), "{:?}", ended.err());
+    }
+}
+
+/// Counts the graphs that are alive.
+struct Alive(Arc<AtomicUsize>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Graphs that are closed are taken off the workers, also while they have work and after their input failed; otherwise each
+/// handover would leave one behind.
+#[test]
+fn closed_graphs_are_gone() {
+    let alive = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&alive);
+    let dataflow: Arc<dyn Dataflow<Number>> = Arc::new(move |numbers: Events<'_, Number>, views: &mut Views| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        let alive = Alive(Arc::clone(&counter));
+        let rows = numbers.map(move |number| {
+            let _ = &alive;
+            (*number.n % 10, *number.n)
+        });
+        let whole = rows.clone().opaque("Same", |rows| rows.iterate(|_, inner| inner));
+        let best = rows.reduce(|_, rows, out| out.extend(rows.last().map(|(n, _)| (**n, 1)))).join(whole);
+        views.publish("best", best);
+    });
+    let speed = SpeedWorkers::start(2, Arc::new(|| ())).expect("workers start");
+    let mut graphs: VecDeque<SpeedGraph<Number>> = VecDeque::new();
+    for round in 0..6u64 {
+        let blocks: Vec<_> = (0..20).map(|i| block((0..500).map(|n| (round + i, n)))).collect();
+        let feed = match round % 2 {
+            0 => Feed::new(Replay::new(blocks, Tick(1000)), None),
+            _ => Feed::new(Failing { blocks: blocks.into(), complete: Tick(0) }, None),
+        };
+        graphs.push_back(speed.install(&dataflow, Arc::new(Generation::empty(2)), Tick(0), feed, 5).expect("it is built"));
+        if graphs.len() > 1 {
+            graphs.pop_front().expect("there are two").close();
+        }
+        wait_for("the old graph goes", || alive.load(Ordering::SeqCst) <= 2);
+    }
+}
+
+/// Panics when it is asked to audit.
+struct Panicking(Arc<Mutex<Vec<&'static str>>>);
+
+impl Processes for Panicking {
+    fn ask(&mut self, command: &Command) -> Vec<Report> {
+        let (name, report) = match command {
+            Command::Propose => ("propose", Report::Proposed { frontier: Tick(5) }),
+            Command::Batch { .. } => ("batch", Report::Frozen { fingerprint: 1, rows: 1 }),
+            Command::Audit => panic!("nobody thought of this"),
+            Command::Discard => ("discard", Report::Done),
+            _ => ("other", Report::Done),
+        };
+        self.0.lock().expect("one thread").push(name);
+        vec![report]
+    }
+}
+
+/// A cycle that panics used to leave behind what it had taken: the tick that was held for its audit, so that the speed graph
+/// kept every later change apart for ever, and the generation it had computed. It must give them back like any cycle that fails.
+#[test]
+fn a_cycle_that_panics_gives_back_what_it_holds() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let mut coordinator = Coordinator::new(Box::new(Panicking(Arc::clone(&asked))));
+    for cycle in [Cycle::Incremental, Cycle::Full] {
+        let ended = coordinator.cycle(cycle);
+        assert!(matches!(&ended, Err(CycleError::Step { reason, .. }) if reason.contains("nobody thought of this")), "{ended:?}");
+        assert!(coordinator.audit(cycle).is_err());
+    }
+    assert_eq!(*asked.lock().expect("one thread"), ["propose", "batch", "discard"].repeat(4));
+}
+
+/// One block, and then time passes.
+struct Passing {
+    block: Option<Block<Number>>,
+    started: Instant,
+}
+
+impl EventSource<Number> for Passing {
+    fn next(&mut self) -> Result<Option<Block<Number>>, LogError> {
+        Ok(self.block.take())
+    }
+    fn complete(&self) -> Tick {
+        Tick(1 + self.started.elapsed().as_millis() as u64)
+    }
+}
+
+/// A read without a tick is answered at the latest complete one. With little history that tick could be gone when the read
+/// came to the second shard, and the reader, who had not asked for any tick, was told that his was too old.
+#[test]
+fn a_read_of_the_latest_is_never_too_old() {
+    const NUMBERS: u64 = 3000;
+    let dataflow: Arc<dyn Dataflow<Number>> = Arc::new(counts);
+    let serving = Arc::new(Serving::default());
+    let keeper = serving.start_keeper().expect("a thread starts");
+    let speed = SpeedWorkers::start(2, Arc::new(move || keeper.unpark())).expect("workers start");
+    let source = Passing { block: Some(block((0..NUMBERS).map(|n| (0, n)))), started: Instant::now() };
+    let feed = Feed::new(source, None);
+    let graph = Arc::new(speed.install(&dataflow, Arc::new(Generation::empty(2)), Tick(0), feed, 1).expect("it is built"));
+    assert!(serving.switch(Served::new(1, Tick(0), graph.views.clone(), Arc::clone(&graph.history)), Duration::from_secs(9)));
+    let stop = Arc::new(AtomicBool::new(false));
+    let ticks = std::thread::spawn({
+        let (graph, stop) = (Arc::clone(&graph), Arc::clone(&stop));
+        move || {
+            while !stop.load(Ordering::Acquire) {
+                graph.wake();
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        }
+    });
+    serving.wait(Tick(0), Duration::from_secs(60)).expect("the block is worked off");
+    let some = (0..200).map(|n| serde_json::json!(n)).collect();
+    for query in
+        [Query::Scan { limit: usize::MAX }, Query::Top(10), Query::Get(some), Query::Prefix { prefix: serde_json::json!(7), limit: 9 }]
+    {
+        for _ in 0..10 {
+            let answer = serving.read(&Read::latest("counts", query.clone())).expect("the latest can be read");
+            assert!(answer.as_of < answer.frontier);
+            let rows = match &query {
+                Query::Scan { .. } => NUMBERS as usize,
+                Query::Get(keys) => keys.len(),
+                Query::Top(n) => *n,
+                _ => 1,
+            };
+            assert_eq!(answer.rows.len(), rows);
+        }
+    }
+    stop.store(true, Ordering::Release);
+    ticks.join().expect("it only wakes");
+}

@@ -26,6 +26,10 @@ use lambdaflow_dataflows::web_analytics::generate::{Generator, GeneratorOptions}
 use lambdaflow_dataflows::web_analytics::{Request, program};
 use serde_json::{Value, json};
 
+/// The allocator of the shipped program.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const WORKERS: usize = 2;
 const BATCH_INTERVAL: Duration = Duration::from_secs(3);
 const TICK: Duration = Duration::from_millis(10);

@@ -23,6 +23,10 @@ use lambdaflow::prelude::*;
 use lambdaflow_dataflows::web_analytics::Request;
 use lambdaflow_dataflows::web_analytics::generate::{Generator, GeneratorOptions};
 
+/// The allocator of the shipped program.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const ROUNDS: usize = 5;
 
 fn hits_per_path(requests: Events<'_, Request>, views: &mut Views) {

@@ -117,8 +117,11 @@ impl Coordinator {
 
     fn hand_over(&mut self, cycle: Cycle, cut: Tick, audited: bool) -> Result<Handover, CycleError> {
         let handed_over = self.guarded(|this| this.try_hand_over(cycle, cut, audited));
-        if handed_over.is_err() {
-            self.step("discard", &Command::Discard)?;
+        if handed_over.is_err()
+            && let Err(error) = self.step("discard", &Command::Discard)
+        {
+            // What failed first is what the caller must know.
+            tracing::error!(%error, "a failed cycle could not be discarded");
         }
         handed_over
     }

@@ -198,6 +198,10 @@ impl<E: Event> Node<E> {
             Ok(graph) => Arc::new(graph),
             Err(reason) => return failed(reason, EXIT_CODE_PANIC),
         };
+        if graph.views.is_empty() {
+            graph.close();
+            return failed("the dataflow publishes no view", 2);
+        }
         let served = self.served();
         self.following.store(Arc::new(served.iter().cloned().chain([Arc::clone(&graph)]).collect()));
         graph.wake();

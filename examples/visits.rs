@@ -3,7 +3,7 @@
 //! ```text
 //! echo '{"user": 7, "page": "/start"}' | cargo run --release --example visits -- ingest --log /tmp/visits -
 //! cargo run --release --example visits -- run --log /tmp/visits -w 2
-//! curl 'http://127.0.0.1:7070/v1/views/visits/get?key="/start"'
+//! curl -G --data-urlencode 'key="/start"' http://127.0.0.1:7070/v1/views/visits/get
 //! ```
 
 use std::process::ExitCode;

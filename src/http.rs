@@ -142,7 +142,7 @@ fn parse_read(view: String, kind: &str, pairs: &Pairs) -> Result<Read, Refused> 
     let bad = |text: String| Refused(StatusCode::BAD_REQUEST, text);
     let json_of = |name: &str, text: &str| -> Result<Value, Refused> {
         serde_json::from_str(text).map_err(|error| {
-            bad(format!("{name} is not JSON: {error}\n  hint: a string is quoted, {name}=\"/index.html\", a tuple is an array"))
+            bad(format!("{name} is not JSON: {error}\n  hint: a string is quoted, {name}=\"/index.html\" (percent-encoded: %22/index.html%22), a tuple is an array"))
         })
     };
     let own: &[&str] = match kind {

@@ -455,7 +455,7 @@ fn cat_writes_one_json_line_per_event() {
     let log = open(&disk, &clock, inline()).unwrap();
     log.append(notes(0..2)).unwrap();
     let mut out = Vec::new();
-    assert_eq!(log.cursor(Tick::ZERO).cat(&mut out).unwrap(), 2);
+    assert_eq!(log.cursor(Tick::ZERO).cat(&mut out, u64::MAX).unwrap(), 2);
     let text = String::from_utf8(out).unwrap();
     assert_eq!(text.lines().nth(1).unwrap(), r#"{"partition":0,"offset":1,"tick":9,"event":{"number":1,"text":"note 1 x"}}"#);
 }

@@ -42,7 +42,13 @@ impl Failure {
 
 impl From<LogError> for Failure {
     fn from(error: LogError) -> Self {
-        Self::new(&error, error.exit_code())
+        match error {
+            // `log cat` writes to whoever reads the output.
+            LogError::Storage { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe => {
+                std::io::Error::from(source.kind()).into()
+            }
+            error => Self::new(&error, error.exit_code()),
+        }
     }
 }
 

@@ -3,8 +3,6 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use columnar::Index;
-
 use crate::log::{Event, Log, LogOptions, RealDisk, SystemClock, Tick};
 use crate::runtime::{Program, audit_log};
 
@@ -71,29 +69,9 @@ impl<E: Event> Runnable for Program<E> {
     fn cat(&self, arguments: &LogCat) -> Result<u8, Failure> {
         let log = open_existing::<E>(&arguments.dir)?;
         log.advance()?;
-        let mut cursor = log.cursor(Tick(0));
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-        let mut left = arguments.limit.unwrap_or(u64::MAX);
-        while let Some(block) = cursor.next()? {
-            let (columns, first) = (block.columns(), block.range().start);
-            for (tick, rows) in block.tick_runs() {
-                for row in rows {
-                    if left == 0 {
-                        break;
-                    }
-                    left -= 1;
-                    let line = serde_json::json!({
-                        "partition": block.partition(),
-                        "offset": block.first_offset().plus((row - first) as u64),
-                        "tick": tick,
-                        "event": E::into_owned(columns.get(row)),
-                    });
-                    writeln!(out, "{line}")?;
-                }
-            }
-        }
+        log.cursor(Tick(0)).cat(&mut out, arguments.limit.unwrap_or(u64::MAX))?;
         out.flush()?;
-        drop(cursor);
         log.close()?;
         Ok(0)
     }

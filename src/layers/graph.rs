@@ -9,7 +9,7 @@ use timely::scheduling::SyncActivator;
 use timely::worker::Worker;
 
 use crate::log::Event;
-use crate::operators::{Chunk, Epoch, Epochs, Events, Layer, Views};
+use crate::operators::{Chunk, Epoch, Events, Layer, Views};
 
 use super::feed::{Feed, Take};
 
@@ -40,10 +40,9 @@ pub(crate) fn build<E: Event>(
     feed: Arc<Feed<E>>,
 ) -> SyncActivator {
     worker.dataflow_named::<u64, _, _>(name, |scope| {
-        let (epoch, epochs) =
-            if layer.freezes() { (Epoch::At(layer.entry()), Epochs::One) } else { (Epoch::From(layer.entry()), Epochs::Many) };
+        let epoch = if layer.freezes() { Epoch::At(layer.entry()) } else { Epoch::From(layer.entry()) };
         let (chunks, activator) = read(scope, feed, epoch, layer.entry());
-        dataflow.build(Events::new(layer.clone(), chunks, epochs), &mut Views::new(layer.clone()));
+        dataflow.build(Events::new(layer.clone(), chunks), &mut Views::new(layer.clone()));
         activator
     })
 }

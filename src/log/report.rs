@@ -238,14 +238,18 @@ struct Line<'a, E> {
 }
 
 impl<E: Event> Cursor<E> {
-    /// Writes the events that are left as JSON lines: `{"partition":0,"offset":0,"tick":0,"event":{...}}`. Returns how many.
-    pub fn cat(mut self, out: &mut impl Write) -> Result<u64, LogError> {
+    /// Writes the events that are left, `limit` at most, as JSON lines: `{"partition":0,"offset":0,"tick":0,"event":{...}}`.
+    /// Returns how many.
+    pub fn cat(mut self, out: &mut impl Write, limit: u64) -> Result<u64, LogError> {
         let written = |error: std::io::Error| LogError::storage("write", Path::new("output"), error);
         let mut count = 0;
         while let Some(block) = self.next()? {
             let (columns, partition, start) = (block.columns(), block.partition(), block.range().start);
             for (tick, rows) in block.tick_runs() {
                 for row in rows {
+                    if count == limit {
+                        return Ok(count);
+                    }
                     let offset = block.first_offset().plus((row - start) as u64);
                     let event = &E::into_owned(columns.get(row));
                     serde_json::to_writer(&mut *out, &Line { partition, offset, tick, event }).map_err(|error| written(error.into()))?;

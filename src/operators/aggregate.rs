@@ -20,7 +20,7 @@ use timely::dataflow::operators::generic::Operator;
 use crate::log::Event;
 use crate::runs::Data;
 
-use super::events::{Epochs, Events};
+use super::events::Events;
 use super::flow::{Flow, Table, place, table};
 use super::layer::Layer;
 use super::monoid::{Abelian, Fold, Monoid};
@@ -216,7 +216,7 @@ impl<'s, E: Event> Events<'s, E> {
         self,
         mut logic: impl FnMut(&BorrowedOf<'_, E>, usize, &mut Groups<K, M>) + 'static,
     ) -> Aggregated<'s, K, M> {
-        let epochs = self.epochs;
+        let one_epoch = self.layer.freezes();
         let combined = self.chunks.unary_frontier(Pipeline, "Combine", move |capability, _| {
             drop(capability);
             let mut held: BTreeMap<u64, (Capability<u64>, Groups<K, M>)> = BTreeMap::new();
@@ -244,7 +244,7 @@ impl<'s, E: Event> Events<'s, E> {
                 });
                 // In one large epoch combining pays until the end; in small ones waiting only costs latency.
                 held.retain(|time, (capability, groups)| {
-                    let done = epochs == Epochs::Many || !frontier.less_equal(time);
+                    let done = !one_epoch || !frontier.less_equal(time);
                     if done {
                         emit(capability, groups);
                     }

@@ -1,19 +1,19 @@
 //! Arrangements by our placement of keys, and reading them whole.
 
 use std::cell::RefCell;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use differential_dataflow::operators::arrange::TraceAgent;
 use differential_dataflow::operators::arrange::arrangement::{Arranged, arrange_core};
 use differential_dataflow::trace::TraceReader;
-use differential_dataflow::trace::cursor::{Cursor, cursor_list};
 use differential_dataflow::trace::implementations::ValBatcher;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::progress::Antichain;
 
 use crate::runs::shared::SharedSpine;
-use crate::runs::{Change, Data};
+use crate::runs::{Change, Data, Merged};
 
 use super::layer::Layer;
 
@@ -48,22 +48,11 @@ impl<K: Data, V: Data, R: Change> Kept<K, V, R> {
             return Vec::new();
         };
         let batches = trace.batches_through(Antichain::new().borrow()).expect("every batch of a finished graph can be read");
-        let (mut cursor, storage) = cursor_list(batches);
         let mut rows = Vec::new();
-        while let Some(key) = cursor.get_key(&storage) {
-            while let Some(val) = cursor.get_val(&storage) {
-                let mut sum: Option<R> = None;
-                cursor.map_times(&storage, |_, change| match &mut sum {
-                    Some(sum) => sum.plus_equals(change),
-                    None => sum = Some(change.clone()),
-                });
-                if let Some(sum) = sum.filter(|sum| !sum.is_zero()) {
-                    rows.push((key.clone(), val.clone(), sum));
-                }
-                cursor.step_val(&storage);
-            }
-            cursor.step_key(&storage);
-        }
+        Merged { runs: &[], batches: &batches, through: u64::MAX }.walk(&|_| false, &mut |key, of_key| {
+            rows.extend(of_key.iter().map(|(val, change)| (key.clone(), val.clone(), change.clone())));
+            ControlFlow::Continue(())
+        });
         rows
     }
 }

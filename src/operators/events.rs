@@ -68,28 +68,18 @@ impl<E: Event> Chunk<E> {
 pub struct Events<'s, E: Event> {
     pub(crate) layer: Layer,
     pub(crate) chunks: StreamVec<'s, u64, Chunk<E>>,
-    pub(crate) epochs: Epochs,
-}
-
-/// Whether a graph works through one epoch or follows many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Epochs {
-    /// One large epoch: what is combined is held until it ends.
-    One,
-    /// One for each tick: what is combined is passed on at once.
-    Many,
 }
 
 impl<E: Event> Clone for Events<'_, E> {
     fn clone(&self) -> Self {
-        Self { layer: self.layer.clone(), chunks: self.chunks.clone(), epochs: self.epochs }
+        Self { layer: self.layer.clone(), chunks: self.chunks.clone() }
     }
 }
 
 impl<'s, E: Event> Events<'s, E> {
     /// The events that a stream of chunks brings.
-    pub fn new(layer: Layer, chunks: StreamVec<'s, u64, Chunk<E>>, epochs: Epochs) -> Self {
-        Self { layer, chunks, epochs }
+    pub fn new(layer: Layer, chunks: StreamVec<'s, u64, Chunk<E>>) -> Self {
+        Self { layer, chunks }
     }
 
     /// A row for each event. The event is borrowed: only what the row keeps is copied.

@@ -22,7 +22,7 @@ mod top_k;
 mod views;
 
 pub use aggregate::{Aggregated, COMBINED_GROUPS_MAX, Groups, KeyRef};
-pub use events::{Chunk, Epoch, Epochs, Events};
+pub use events::{Chunk, Epoch, Events};
 pub use flow::{Diff, Flow, Update};
 pub use hyperloglog::HyperLogLog;
 pub use layer::{Frozen, Layer, Purpose, Slot};

@@ -98,7 +98,7 @@ impl<K: Data, V: Data, R: Change> Lookup<K, V, R> {
         for run in self.runs.iter() {
             let reader = run.reader();
             if let Some(index) = reader.find(key) {
-                self.rows.extend(reader.rows(index).map(|row| (V::into_owned(reader.val(row)), reader.change(row))));
+                reader.collect(index, &mut self.rows);
             }
         }
         if self.runs.len() > 1 {

@@ -27,8 +27,7 @@ impl<K: Data, V: Data, R: Change> Merged<'_, K, V, R> {
     /// for a prefix of the keys in order. Rows are sorted by value, none is zero.
     pub fn walk(&self, before: &dyn Fn(&K) -> bool, visit: &mut dyn FnMut(K, &[(V, R)]) -> ControlFlow<()>) {
         let readers: Vec<_> = self.runs.iter().map(|run| run.reader()).collect();
-        let mut at: Vec<usize> =
-            readers.iter().map(|reader| partition(reader.key_count(), |i| before(&K::into_owned(reader.key(i))))).collect();
+        let mut at: Vec<usize> = readers.iter().map(|reader| reader.partition_point(|key| before(&K::into_owned(key)))).collect();
 
         let (mut cursor, storage) = cursor_list(self.batches.to_vec());
         let first = self.batches.iter().filter_map(|batch| batch.storage.keys.get(batch.storage.keys.partition_point(before))).min();
@@ -66,7 +65,7 @@ impl<K: Data, V: Data, R: Change> Merged<'_, K, V, R> {
                 let least = readers[least].key(at[least]);
                 for (reader, at) in readers.iter().zip(&mut at) {
                     if *at < reader.key_count() && order::<K>(reader.key(*at), least).is_eq() {
-                        rows.extend(reader.rows(*at).map(|row| (V::into_owned(reader.val(row)), reader.change(row))));
+                        reader.collect(*at, &mut rows);
                         *at += 1;
                     }
                 }
@@ -90,7 +89,7 @@ impl<K: Data, V: Data, R: Change> Merged<'_, K, V, R> {
         for run in self.runs {
             let reader = run.reader();
             if let Some(index) = reader.find(wanted) {
-                rows.extend(reader.rows(index).map(|row| (V::into_owned(reader.val(row)), reader.change(row))));
+                reader.collect(index, &mut rows);
             }
         }
         let (mut cursor, storage) = cursor_list(self.batches.to_vec());
@@ -160,13 +159,4 @@ where
         }
         cursor.step_val(storage);
     }
-}
-
-fn partition(len: usize, before: impl Fn(usize) -> bool) -> usize {
-    let (mut low, mut high) = (0, len);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if before(middle) { low = middle + 1 } else { high = middle }
-    }
-    low
 }

@@ -172,12 +172,22 @@ impl<'a, K: Data, V: Data, R: Change> RunReader<'a, K, V, R> {
 
     /// Index of the first key that is not less than `key`.
     pub fn lower_bound(&self, key: Ref<'_, K>) -> usize {
+        self.partition_point(|known| order::<K>(known, key).is_lt())
+    }
+
+    /// Index of the first key for which `before` does not hold; it must hold for a prefix of the keys.
+    pub fn partition_point(&self, before: impl Fn(Ref<'a, K>) -> bool) -> usize {
         let (mut low, mut high) = (0, self.key_count());
         while low < high {
             let middle = low + (high - low) / 2;
-            if order::<K>(self.keys.get(middle), key).is_lt() { low = middle + 1 } else { high = middle }
+            if before(self.key(middle)) { low = middle + 1 } else { high = middle }
         }
         low
+    }
+
+    /// Adds the rows of the `index`-th key, owned.
+    pub fn collect(&self, index: usize, into: &mut Vec<(V, R)>) {
+        Extend::extend(into, self.rows(index).map(|row| (V::into_owned(self.val(row)), self.change(row))));
     }
 
     /// Index of `key`, if the run has it.

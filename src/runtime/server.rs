@@ -15,7 +15,7 @@ use crate::serving::{Answer, Read, Serving};
 
 use super::lines::for_each_line;
 use super::program::{OnError, Program};
-use super::service::{Appended, BatchStatus, Format, Layers, Rejected, Service, ServiceError, SpeedStatus, Status, log_status};
+use super::service::{Appended, BatchStatus, Format, Layers, Rejected, Service, ServiceError, SpeedStatus, Status};
 
 /// Share of the machine's time that batch cycles and handovers may take: a cycle that took w is followed by a pause of at
 /// least w * (1 - share) / share.
@@ -297,7 +297,7 @@ impl<E: Event> Service for Shared<E> {
             last_handover: progress.last_handover.clone(),
             handovers: self.handovers.load(Ordering::Relaxed),
             last_error: progress.last_error.clone(),
-            log: log_status(&stats),
+            log: serde_json::to_value(&stats).unwrap_or_default(),
         }
     }
 

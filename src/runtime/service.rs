@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{Cycle, Handover};
-use crate::log::{LogStats, Tick};
+use crate::log::Tick;
 use crate::runs::{Audit, ViewInfo};
 use crate::serving::{Answer, Read, ServeError};
 
@@ -126,9 +126,4 @@ pub trait Service: Send + Sync {
     fn cycle(&self, cycle: Cycle) -> Result<Handover, ServiceError>;
     /// Recomputes the answers in the batch layer and compares; nothing is switched.
     fn audit(&self) -> Result<Vec<Audit>, ServiceError>;
-}
-
-/// Log numbers as the status shows them.
-pub(crate) fn log_status(stats: &LogStats) -> serde_json::Value {
-    serde_json::to_value(stats).unwrap_or_default()
 }

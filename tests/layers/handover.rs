@@ -4,26 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use columnar::Columnar;
 use lambdaflow::layers::Cycle;
-use lambdaflow::log::{Event, Log, LogOptions, RealDisk, SystemClock, Tick};
+use lambdaflow::log::{Log, LogOptions, RealDisk, SystemClock, Tick};
 use lambdaflow::operators::{Count, Events, Views};
 use lambdaflow::runs::Query;
 use lambdaflow::runtime::service::Format;
 use lambdaflow::runtime::{OnError, Program, Server, ServerOptions};
 use lambdaflow::serving::Read;
-use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Debug, Serialize, Deserialize, Columnar)]
-struct Number {
-    n: u64,
-}
-
-impl Event for Number {
-    const NAME: &'static str = "tests.Number";
-    const VERSION: u32 = 1;
-    const FIELDS: &'static [&'static str] = &["n: u64"];
-}
+use super::Number;
 
 fn numbers(events: Events<'_, Number>, views: &mut Views) {
     views.publish("all", events.clone().aggregate::<u64, Count>(|_, groups| groups.add(0u64, Count::one())));

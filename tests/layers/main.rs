@@ -1,5 +1,7 @@
 //! The layers at their edges: before the base, after an error, after a panic, after a handover.
 
+mod handover;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

@@ -7,24 +7,34 @@
 
 mod aggregate;
 mod arranged;
+mod cells;
+mod distributions;
 mod events;
+mod extremes;
 mod flow;
+mod frequencies;
 mod hyperloglog;
 mod in_order;
 mod join;
 mod layer;
 mod look_up;
+mod moments;
 mod monoid;
 mod opaque;
 mod reduce;
+mod relational;
 mod running;
 mod top_k;
 mod views;
 
 pub use aggregate::{Aggregated, COMBINED_GROUPS_MAX, Groups, KeyRef};
+pub use distributions::{Bucket, Histogram, Quantiles, Summary};
 pub use events::{Chunk, Epoch, Events};
+pub use extremes::{ArgMax, ArgMin, BoundedSet, Max, Min};
 pub use flow::{Diff, Flow, Update};
+pub use frequencies::{CountMin, Heavy, HeavyHitters};
 pub use hyperloglog::HyperLogLog;
 pub use layer::{Frozen, Layer, Purpose, Slot};
+pub use moments::{Mean, Moments, Real, Variance};
 pub use monoid::{Abelian, Count, Fold, Monoid, Sum};
 pub use views::{NewView, Publish, Rows, Sums, ViewExport, Views};

@@ -53,7 +53,7 @@ impl<R: Semigroup> Sums<R> {
 
 /// Follows the sum of each key. `logic` gets a key, its sum before (none if zero) and after, and adds row changes.
 /// Updates must already be placed by key.
-fn running<'s, K: Data, R: Change, D: Data>(
+pub(crate) fn running<'s, K: Data, R: Change, D: Data>(
     layer: Layer,
     name: &str,
     changes: StreamVec<'s, u64, ((K, ()), u64, R)>,

@@ -8,6 +8,7 @@
 mod aggregate;
 mod arranged;
 mod cells;
+mod changes;
 mod distributions;
 mod events;
 mod extremes;
@@ -26,8 +27,10 @@ mod relational;
 mod running;
 mod top_k;
 mod views;
+mod windows;
 
 pub use aggregate::{Aggregated, COMBINED_GROUPS_MAX, Groups, KeyRef};
+pub use changes::{RowChange, Upserts};
 pub use distributions::{Bucket, Histogram, Quantiles, Summary};
 pub use events::{Chunk, Epoch, Events};
 pub use extremes::{ArgMax, ArgMin, BoundedSet, Max, Min};
@@ -38,3 +41,4 @@ pub use layer::{Frozen, Layer, Purpose, Slot};
 pub use moments::{Mean, Moments, Real, Variance};
 pub use monoid::{Abelian, Count, Fold, Monoid, Sum};
 pub use views::{NewView, Publish, Rows, Sums, ViewExport, Views};
+pub use windows::Window;

@@ -10,6 +10,7 @@
 mod harness;
 
 mod aggregate;
+mod changes;
 mod join;
 mod linear;
 mod monoids;
@@ -19,3 +20,4 @@ mod relational;
 mod running;
 mod stacked;
 mod top_k;
+mod windows;

@@ -289,7 +289,7 @@ fn estimates_keep_their_promised_errors_after_values_are_taken_back() {
     }
     assert!(heavy.keys().all(|id| exact.contains_key(id)), "ids that never were: {heavy:?}");
 
-    let quantiles = linear(&kept, &taken_back, |id| Quantiles::of(id));
+    let quantiles = linear(&kept, &taken_back, Quantiles::of);
     let mut sorted = kept.clone();
     sorted.sort();
     for percent in 0..=100 {
@@ -302,19 +302,19 @@ fn estimates_keep_their_promised_errors_after_values_are_taken_back() {
 
 /// What claims to be a monoid, with the laws that its functions happen to keep.
 macro_rules! claimed {
-    ($name:ident($inner:ty), zero: $zero:expr, plus: $plus:expr, times: $times:expr) => {
+    ($name:ident($inner:ty), zero($z:pat): $zero:expr, plus($a:ident, $b:ident): $plus:expr, times($c:ident, $n:pat): $times:expr) => {
         #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Columnar)]
         struct $name($inner);
         impl IsZero for $name {
             fn is_zero(&self) -> bool {
-                let zero: fn(&$inner) -> bool = $zero;
-                zero(&self.0)
+                let $z = &self.0;
+                $zero
             }
         }
         impl Semigroup for $name {
             fn plus_equals(&mut self, other: &Self) {
-                let plus: fn(&$inner, &$inner) -> $inner = $plus;
-                self.0 = plus(&self.0, &other.0);
+                let ($a, $b) = (&self.0, &other.0);
+                self.0 = $plus;
             }
         }
         impl Monoid for $name {
@@ -325,32 +325,32 @@ macro_rules! claimed {
         }
         impl Abelian for $name {
             fn times(&self, n: isize) -> Self {
-                let times: fn(&$inner, i64) -> $inner = $times;
-                Self(times(&self.0, n as i64))
+                let ($c, $n) = (&self.0, n as i64);
+                Self($times)
             }
         }
     };
 }
 
-claimed!(Whole(i64), zero: |a| *a == 0, plus: |a, b| a + b, times: |a, n| a * n);
-claimed!(First(i64), zero: |a| *a == 0, plus: |a, b| if *a == 0 { *b } else { *a }, times: |a, n| a * n);
-claimed!(Midpoint(i64), zero: |a| *a == 0, plus: |a, b| if *a == 0 || *b == 0 { a + b } else { (a + b) / 2 }, times: |a, n| a * n);
-claimed!(Product(i64), zero: |a| *a == 0, plus: |a, b| a * b, times: |a, n| a.pow(n.unsigned_abs() as u32));
-claimed!(Greatest(i64), zero: |a| *a == 0, plus: |a, b| *a.max(b), times: |a, _| *a);
-claimed!(NeverZero(i64), zero: |_| false, plus: |a, b| a + b, times: |a, n| a * n);
-claimed!(EvenIsZero(i64), zero: |a| a % 2 == 0, plus: |a, b| a + b, times: |a, n| a * n);
-claimed!(Padded(Vec<i64>), zero: |a| a.iter().all(|n| *n == 0), plus: |a, b| {
+claimed!(Whole(i64), zero(a): *a == 0, plus(a, b): a + b, times(a, n): a * n);
+claimed!(First(i64), zero(a): *a == 0, plus(a, b): if *a == 0 { *b } else { *a }, times(a, n): a * n);
+claimed!(Midpoint(i64), zero(a): *a == 0, plus(a, b): if *a == 0 || *b == 0 { a + b } else { (a + b) / 2 }, times(a, n): a * n);
+claimed!(Product(i64), zero(a): *a == 0, plus(a, b): a * b, times(a, n): a.pow(n.unsigned_abs() as u32));
+claimed!(Greatest(i64), zero(a): *a == 0, plus(a, b): *a.max(b), times(a, _): *a);
+claimed!(NeverZero(i64), zero(_): false, plus(a, b): a + b, times(a, n): a * n);
+claimed!(EvenIsZero(i64), zero(a): a % 2 == 0, plus(a, b): a + b, times(a, n): a * n);
+claimed!(Padded(Vec<i64>), zero(a): a.iter().all(|n| *n == 0), plus(a, b): {
     (0..a.len().max(b.len())).map(|i| a.get(i).unwrap_or(&0) + b.get(i).unwrap_or(&0)).collect()
-}, times: |a, n| a.iter().map(|i| i * n).collect());
-claimed!(Forgetful(i64), zero: |a| *a == 0, plus: |a, b| a + b, times: |a, n| if n < 0 { -a } else { a * n });
-claimed!(Magnitude(i64), zero: |a| *a == 0, plus: |a, b| a + b, times: |a, n| a * n.abs());
+}, times(a, n): a.iter().map(|i| i * n).collect());
+claimed!(Forgetful(i64), zero(a): *a == 0, plus(a, b): a + b, times(a, n): if n < 0 { -a } else { a * n });
+claimed!(Magnitude(i64), zero(a): *a == 0, plus(a, b): a + b, times(a, n): a * n.abs());
 
 /// A value whose columns keep only its lowest byte.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 struct Clipped(u64);
 impl Columnar for Clipped {
     type Container = Vec<u8>;
-    fn into_owned<'a>(other: &'a u8) -> Self {
+    fn into_owned(other: &u8) -> Self {
         Self(u64::from(*other))
     }
 }

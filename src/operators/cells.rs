@@ -71,40 +71,34 @@ impl Cells {
 
     fn merged<const WIDTH: usize>(&self, other: &Self) -> Self {
         let mut sum = Self::default();
-        let (mut ours, mut theirs) = (self.iter::<WIDTH>().peekable(), other.iter::<WIDTH>().peekable());
-        loop {
-            let (number, counters) = match (ours.peek(), theirs.peek()) {
-                (Some((mine, _)), Some((other, _))) if mine == other => {
-                    let ((number, mine), (_, other)) = (ours.next().expect("peeked"), theirs.next().expect("peeked"));
-                    let mut counters = *mine;
-                    add_counters(&mut counters, other);
-                    (number, counters)
+        let mut sides = [self.iter::<WIDTH>().peekable(), other.iter::<WIDTH>().peekable()];
+        while let Some(number) = sides.iter_mut().filter_map(|side| side.peek()).map(|(number, _)| *number).min() {
+            let mut counters = [0; WIDTH];
+            for side in &mut sides {
+                if let Some((_, more)) = side.next_if(|(at, _)| *at == number) {
+                    add_counters(&mut counters, more);
                 }
-                (Some((mine, _)), Some((other, _))) if mine > other => {
-                    theirs.next().map(|(number, counters)| (number, *counters)).expect("peeked")
-                }
-                (Some(_), _) => ours.next().map(|(number, counters)| (number, *counters)).expect("peeked"),
-                (None, Some(_)) => theirs.next().map(|(number, counters)| (number, *counters)).expect("peeked"),
-                (None, None) => return sum,
-            };
-            if counters != [0; WIDTH] {
-                sum.numbers.push(number);
-                sum.counters.extend(counters);
             }
+            sum.push(number, counters);
         }
+        sum
     }
 
     /// Each counter `n` times, modulo 2^64.
     pub(crate) fn times<const WIDTH: usize>(&self, n: isize) -> Self {
         let mut product = Self::default();
         for (number, counters) in self.iter::<WIDTH>() {
-            let counters = counters.map(|counter| counter.wrapping_mul(n as i64));
-            if counters != [0; WIDTH] {
-                product.numbers.push(number);
-                product.counters.extend(counters);
-            }
+            product.push(number, counters.map(|counter| counter.wrapping_mul(n as i64)));
         }
         product
+    }
+
+    /// Puts a cell behind the others, unless it is zero.
+    fn push<const WIDTH: usize>(&mut self, number: i64, counters: [i64; WIDTH]) {
+        if counters != [0; WIDTH] {
+            self.numbers.push(number);
+            self.counters.extend(counters);
+        }
     }
 }
 

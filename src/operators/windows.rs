@@ -210,9 +210,9 @@ mod tests {
         for (width, step) in [(1, 1), (10, 10), (10, 3), (3, 10), (u64::MAX, 1 << 60)] {
             for at in (0..40).chain([u64::MAX - 1]) {
                 let tumbling = Window::tumbling(at, width);
-                assert!(tumbling.contains(at) && tumbling.start % width == 0);
+                assert!(tumbling.contains(at) && tumbling.start.is_multiple_of(width));
                 let hopping: Vec<Window> = Window::hopping(at, width, step).collect();
-                assert!(hopping.iter().all(|window| window.contains(at) && window.start % step == 0));
+                assert!(hopping.iter().all(|window| window.contains(at) && window.start.is_multiple_of(step)));
                 let first = at.saturating_sub(width - 1).div_ceil(step);
                 assert_eq!(hopping.len() as u64, (at / step + 1).saturating_sub(first), "{at} in windows of {width} every {step}");
             }

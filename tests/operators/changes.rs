@@ -27,7 +27,7 @@ fn dataflow(facts: Events<'_, Fact>, views: &mut Views) {
 
 fn change(group: String, user: u64, amount: i64, times: i64) -> RowChange<(String, i64)> {
     match times > 0 {
-        true if user % 2 == 0 => RowChange::Update { before: (group.clone(), amount), after: (group, amount + 1) },
+        true if user.is_multiple_of(2) => RowChange::Update { before: (group.clone(), amount), after: (group, amount + 1) },
         true => RowChange::Insert((group, amount)),
         false => RowChange::Delete((group, amount)),
     }

@@ -175,9 +175,6 @@ mutant 'as of: facts with a version stay without one, too' relational.rs \
 mutant 'set operators: both sides are one' relational.rs \
     '(0 as Diff, 1 as Diff)' \
     '(1 as Diff, 0 as Diff)'
-mutant 'having: the condition before the change is ignored' relational.rs \
-    'kept(before), kept(after)' \
-    'before.map(|(_, sum)| sum.clone()), kept(after)'
 
 mutant 'cells: cells of zero are kept' cells.rs \
     'if *sums == [0; WIDTH] {' \

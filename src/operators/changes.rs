@@ -57,15 +57,15 @@ impl<'s, E: Event> Events<'s, E> {
     /// # let profile = |user, version, name: &str, closed| (Tick(1), Profile { user, version, name: name.into(), closed });
     /// # let events = [profile(1, 2, "Ada", false), profile(1, 1, "A", false), profile(2, 1, "Bob", false), profile(2, 2, "", true)];
     /// # let answers = lambdaflow::testing::answers_after_cuts(names, &events, &[], 1, 1);
-    /// # assert_eq!(answers[0].1.len(), 1);
-    /// # assert_eq!(answers[0].1[0].value, "Ada");
+    /// # assert_eq!(answers["names"].len(), 1);
+    /// # assert_eq!(answers["names"][0].value, "Ada");
     /// ```
     pub fn upsert<K: Data, O: Data, V: Data>(
         self,
         mut logic: impl FnMut(Ref<'_, E>, &mut Upserts<'_, K, O, V>) + 'static,
     ) -> Flow<'s, (K, V)> {
         let last = self.aggregate::<K, Last<O, V>>(move |event, groups| logic(event, &mut Upserts(groups)));
-        running(last.layer, "Upsert", last.changes.inner, |key, before: Option<&Fold<Last<O, V>>>, after, made| {
+        running(last.graph, "Upsert", last.changes.inner, |key, before: Option<&Fold<Last<O, V>>>, after, made| {
             let value = |sum: Option<&Fold<Last<O, V>>>| -> Option<V> { sum?.1.get()?.1.clone() };
             let (before, after) = (value(before), value(after));
             if before != after {
@@ -93,7 +93,7 @@ impl<'s, E: Event> Events<'s, E> {
     /// # let mut events = events.to_vec();
     /// # events.sort_by_key(|(tick, _)| *tick);
     /// # let answers = lambdaflow::testing::answers_after_cuts(paid, &events, &[], 1, 1);
-    /// # assert_eq!(answers[0].1[0].value, 750);
+    /// # assert_eq!(answers["paid"][0].value, 750);
     /// ```
     pub fn deduplicate<K: Data, V: Data>(self, logic: impl FnMut(Ref<'_, E>, &mut Groups<K, Min<V>>) + 'static) -> Flow<'s, (K, V)> {
         self.aggregate(logic).rows().flat_map(|(id, least)| Some((id, least.into_inner()?)))

@@ -30,7 +30,7 @@ pub type ArgMin<O, V> = Min<(O, V)>;
 /// }
 /// # let events = [(5, 21), (3, 19)].map(|(at, celsius)| (Tick(7), Reading { at, sensor: 1, celsius }));
 /// # let answers = lambdaflow::testing::answers_after_cuts(latest, &events, &[], 1, 1);
-/// # assert_eq!(answers[0].1[0].value, serde_json::json!([5, 21]));
+/// # assert_eq!(answers["latest"][0].value, serde_json::json!([5, 21]));
 /// ```
 pub type ArgMax<O, V> = Max<(O, V)>;
 

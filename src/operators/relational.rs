@@ -2,7 +2,8 @@
 //!
 //! **Law.** Joins that keep unmatched rows are sums of joins: an unmatched row is *the row as if nothing matched, minus
 //! that once more if its key is present on the other side*. So they are linear in each side's rows, and in the other side's
-//! set of keys, which `distinct` keeps exact. The set operators and `having` follow one running sum for each row or group.
+//! set of keys, which `distinct` keeps exact. The set operators follow one running sum for each row, of both multiplicities;
+//! `having` is a filter.
 //! **State.** Of a join: the changes of both sides, and the touched keys of each side whose presence matters. Of a set
 //! operator: one table of the touched rows with both multiplicities. **Cost.** That of the join; a row that has a match is
 //! made as unmatched and taken back in the same tick, two updates that cancel where they meet.
@@ -13,7 +14,7 @@ use crate::runs::Data;
 
 use super::aggregate::Aggregated;
 use super::flow::{Diff, Flow, place};
-use super::monoid::{Fold, Monoid};
+use super::monoid::Monoid;
 use super::running::running;
 
 impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
@@ -43,8 +44,8 @@ impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
     /// # let mut events = events.to_vec();
     /// # events.sort_by_key(|(tick, _)| *tick);
     /// # let answers = lambdaflow::testing::answers_after_cuts(unpaid, &events, &[Tick(2)], 1, 1);
-    /// # assert_eq!(answers[0].1.len(), 1);
-    /// # assert_eq!(answers[0].1[0].key, 2);
+    /// # assert_eq!(answers["unpaid"].len(), 1);
+    /// # assert_eq!(answers["unpaid"][0].key, 2);
     /// ```
     pub fn antijoin(self, keys: Flow<'s, K>) -> Self {
         self.clone().concat(self.semijoin(keys).negate())
@@ -53,6 +54,23 @@ impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
     /// All pairs of rows with equal keys, and the rows on the left whose key is not on the right, with `None`.
     ///
     /// State: that of [`Flow::join`], and the touched keys on the right.
+    ///
+    /// ```
+    /// # use lambdaflow::prelude::*;
+    /// # #[derive(Clone, Debug, Serialize, Deserialize, Columnar)]
+    /// # struct Parcel { id: u64, place: String }
+    /// # impl Event for Parcel { const NAME: &'static str = "Parcel"; const VERSION: u32 = 1; const FIELDS: &'static [&'static str] = &[]; }
+    /// fn parcels(events: Events<'_, Parcel>, views: &mut Views) {
+    ///     let at = |place: &'static [u8]| events.clone().flat_map(move |e| (e.place == place).then_some((*e.id, e.id % 10)));
+    ///     let (sent, delivered) = (at(b"depot"), at(b"door"));
+    ///     views.publish("parcels", sent.left_join(delivered)).key(&["parcel"]).value(&["sent", "delivered"]);
+    /// }
+    /// # let parcel = |id, place: &str| (Tick(id), Parcel { id, place: place.into() });
+    /// # let events = [parcel(11, "depot"), parcel(11, "door"), parcel(12, "depot")];
+    /// # let answers = lambdaflow::testing::answers_after_cuts(parcels, &events, &[Tick(12)], 1, 1);
+    /// # let values: Vec<_> = answers["parcels"].iter().map(|row| row.value.clone()).collect();
+    /// # assert_eq!(values, [serde_json::json!([1, 1]), serde_json::json!([2, null])]);
+    /// ```
     pub fn left_join<W: Data>(self, other: Flow<'s, (K, W)>) -> Flow<'s, (K, (V, Option<W>))> {
         let unmatched = self.clone().map(|(key, val)| (key, (val, None)));
         unmatched.concat(self.join(or_none(other)))
@@ -90,6 +108,24 @@ impl<'s, K: Data, V: Data> Flow<'s, (K, (u64, V))> {
     /// **Law.** Versions are reduced to spans of time, which are joined; both keep the law. **State.** The changes of facts
     /// and of spans; the versions of touched keys. **Cost.** A fact: its key's versions. A version: its key's versions, and all
     /// facts of the key, of which those in at most three spans change.
+    ///
+    /// ```
+    /// # use lambdaflow::prelude::*;
+    /// # #[derive(Clone, Debug, Serialize, Deserialize, Columnar)]
+    /// # struct Trade { at: u64, item: u64, price: Option<u64>, sold: u64 }
+    /// # impl Event for Trade { const NAME: &'static str = "Trade"; const VERSION: u32 = 1; const FIELDS: &'static [&'static str] = &[]; }
+    /// fn takings(trades: Events<'_, Trade>, views: &mut Views) {
+    ///     let prices = trades.clone().flat_map(|t| t.price.map(|price| (*t.item, (*t.at, *price))));
+    ///     let sales = trades.flat_map(|t| (*t.sold > 0).then_some((*t.item, (*t.at, *t.sold))));
+    ///     // Each sale at the price that held when it was made, also where the price is only known later.
+    ///     let priced = sales.lookup_as_of(prices).map(|(item, (_at, sold, price))| (item, sold * price.unwrap_or(0)));
+    ///     views.publish("takings", priced.aggregate(|amount| Sum::of(*amount))).key(&["item"]).value(&["takings"]);
+    /// }
+    /// # let trade = |tick, at, price, sold| (Tick(tick), Trade { at, item: 7, price, sold });
+    /// # let events = [trade(1, 10, Some(5), 0), trade(2, 15, None, 2), trade(3, 25, None, 1), trade(4, 20, Some(6), 0)];
+    /// # let answers = lambdaflow::testing::answers_after_cuts(takings, &events, &[Tick(3)], 1, 1);
+    /// # assert_eq!(answers["takings"][0].value, 16);
+    /// ```
     pub fn lookup_as_of<W: Data>(self, versions: Flow<'s, (K, (u64, W))>) -> Flow<'s, (K, (u64, V, Option<W>))> {
         let spans = versions.reduce_named("Versions", |_, versions, spans| spans_of(versions, spans));
         let unmatched = self.clone().map(|(key, (at, val))| (key, (at, val, None)));
@@ -144,7 +180,7 @@ impl<'s, D: Data> Flow<'s, D> {
     fn two_sided(self, other: Self, name: &str, logic: fn(Diff, Diff) -> Diff) -> Self {
         let left = self.changes.explode(|row| Some(((row, ()), (1 as Diff, 0 as Diff))));
         let right = other.changes.explode(|row| Some(((row, ()), (0 as Diff, 1 as Diff))));
-        running(self.layer, name, place(left.concat(right).inner), move |row, before: Option<&(Diff, Diff)>, after, made| {
+        running(self.graph, name, place(left.concat(right).inner), move |row, before: Option<&(Diff, Diff)>, after, made| {
             let apply = |sides: Option<&(Diff, Diff)>| sides.map_or(0, |(left, right)| logic(*left, *right));
             let change = apply(after) - apply(before);
             if change != 0 {
@@ -157,7 +193,7 @@ impl<'s, D: Data> Flow<'s, D> {
 impl<'s, K: Data, M: Monoid + Data> Aggregated<'s, K, M> {
     /// A row `(key, sum)` for each group for which `keep` holds: SQL's `having`.
     ///
-    /// State and cost: those of [`Aggregated::rows`], but a change that starts and ends outside the condition makes no row.
+    /// State and cost: those of [`Aggregated::rows`].
     ///
     /// ```
     /// # use lambdaflow::prelude::*;
@@ -170,17 +206,10 @@ impl<'s, K: Data, M: Monoid + Data> Aggregated<'s, K, M> {
     /// }
     /// # let events: Vec<_> = (0..9).map(|i| (Tick(i), Login { user: i % 2, failed: i % 4 != 1 })).collect();
     /// # let answers = lambdaflow::testing::answers_after_cuts(suspects, &events, &[Tick(4)], 1, 1);
-    /// # assert_eq!(answers[0].1.len(), 1);
-    /// # assert_eq!((&answers[0].1[0].key, &answers[0].1[0].value), (&0.into(), &5.into()));
+    /// # assert_eq!(answers["suspects"].len(), 1);
+    /// # assert_eq!((&answers["suspects"][0].key, &answers["suspects"][0].value), (&0.into(), &5.into()));
     /// ```
-    pub fn having(self, keep: impl Fn(&K, &M) -> bool + 'static) -> Flow<'s, (K, M)> {
-        running(self.layer, "Having", self.changes.inner, move |key, before: Option<&Fold<M>>, after: Option<&Fold<M>>, made| {
-            let kept = |sum: Option<&Fold<M>>| sum.map(|(_, sum)| sum).filter(|sum| keep(key, sum)).cloned();
-            let (before, after) = (kept(before), kept(after));
-            if before != after {
-                made.extend(before.map(|sum| ((key.clone(), sum), -1)));
-                made.extend(after.map(|sum| ((key.clone(), sum), 1)));
-            }
-        })
+    pub fn having(self, mut keep: impl FnMut(&K, &M) -> bool + 'static) -> Flow<'s, (K, M)> {
+        self.rows().filter(move |(key, sum)| keep(key, sum))
     }
 }

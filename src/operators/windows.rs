@@ -44,7 +44,7 @@ impl Window {
     /// }
     /// # let events = [(Tick(1), Request { at: 7_201, path: "/".into() })];
     /// # let answers = lambdaflow::testing::answers_after_cuts(hits, &events, &[], 1, 1);
-    /// # assert_eq!(answers[0].1[0].key, serde_json::json!(["/", {"start": 7_200, "end": 10_800}]));
+    /// # assert_eq!(answers["hits"][0].key, serde_json::json!(["/", {"start": 7_200, "end": 10_800}]));
     /// ```
     ///
     /// # Panics
@@ -130,7 +130,7 @@ impl<'s, K: Data, V: Data> Flow<'s, (K, (u64, V))> {
     /// }
     /// # let events = [0, 50, 59, 61].map(|at| (Tick(at), Payment { at, card: 7, cents: 100 }));
     /// # let answers = lambdaflow::testing::answers_after_cuts(bursts, &events, &[Tick(55)], 1, 1);
-    /// # let values: Vec<_> = answers[0].1.iter().map(|row| row.value.clone()).collect();
+    /// # let values: Vec<_> = answers["bursts"].iter().map(|row| row.value.clone()).collect();
     /// # assert_eq!(values, [serde_json::json!([59, 100, 3]), serde_json::json!([61, 100, 3])]);
     /// ```
     ///
@@ -185,8 +185,8 @@ impl<'s, K: Data, V: Data> Flow<'s, (K, (u64, V))> {
     /// }
     /// # let events = [0, 1_000, 5_000].map(|at| (Tick(at), Click { at, user: 7 }));
     /// # let answers = lambdaflow::testing::answers_after_cuts(sessions, &events, &[Tick(500)], 1, 1);
-    /// # assert_eq!(answers[0].1.len(), 2);
-    /// # assert_eq!(answers[0].1[0].key, serde_json::json!([7, {"start": 0, "end": 1_001}]));
+    /// # assert_eq!(answers["sessions"].len(), 2);
+    /// # assert_eq!(answers["sessions"][0].key, serde_json::json!([7, {"start": 0, "end": 1_001}]));
     /// ```
     pub fn sessions(self, gap: u64) -> Flow<'s, ((K, Window), V)> {
         let labelled = self.reduce_named("Sessions", move |_, rows, results| {

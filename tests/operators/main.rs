@@ -15,6 +15,7 @@ mod join;
 mod linear;
 mod monoids;
 mod opaque;
+mod quarantine;
 mod reduce;
 mod relational;
 mod running;

@@ -36,7 +36,7 @@ impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
     /// # struct Order { id: u64, paid: bool }
     /// # impl Event for Order { const NAME: &'static str = "Order"; const VERSION: u32 = 1; const FIELDS: &'static [&'static str] = &[]; }
     /// fn unpaid(events: Events<'_, Order>, views: &mut Views) {
-    ///     let orders = events.clone().flat_map(|e| (!*e.paid).then_some((*e.id, ())));
+    ///     let orders = events.clone().flat_map(|e| (!e.paid).then_some((*e.id, ())));
     ///     let paid = events.flat_map(|e| e.paid.then_some(*e.id));
     ///     views.publish("unpaid", orders.antijoin(paid)).key(&["order"]);
     /// }
@@ -201,7 +201,7 @@ impl<'s, K: Data, M: Monoid + Data> Aggregated<'s, K, M> {
     /// # struct Login { user: u64, failed: bool }
     /// # impl Event for Login { const NAME: &'static str = "Login"; const VERSION: u32 = 1; const FIELDS: &'static [&'static str] = &[]; }
     /// fn suspects(logins: Events<'_, Login>, views: &mut Views) {
-    ///     let failures = logins.aggregate::<u64, Count>(|l, groups| groups.add(*l.user, Count(isize::from(*l.failed))));
+    ///     let failures = logins.aggregate::<u64, Count>(|l, groups| groups.add(*l.user, Count(isize::from(l.failed))));
     ///     views.publish("suspects", failures.having(|_user, failures| failures.answer() >= 3)).key(&["user"]).value(&["failures"]);
     /// }
     /// # let events: Vec<_> = (0..9).map(|i| (Tick(i), Login { user: i % 2, failed: i % 4 != 1 })).collect();

@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{Dataflow, Feed, Replay, SpeedGraph, SpeedWorkers, run_batch};
-use crate::log::{BLOCK_EVENTS_MAX, Block, Event, Tick};
-use crate::runs::{Generation, Query};
+use crate::log::{BLOCK_EVENTS_MAX, Block, Event, Offset, Partition, Tick};
+use crate::operators::ERRORS;
+use crate::runs::{AnswerRow, Generation, Query};
 
 use super::Random;
-use rows::Rows;
+use rows::{Differences, Rows};
 pub use tables::{Cell, Tables};
 
 /// The program that loads the tables and answers the queries.
@@ -64,7 +65,7 @@ impl<E: Event> Oracle<E> {
         Self { events: Arc::new(move |seed, count| Box::new(events(seed, count))), export: Arc::new(export), queries: Vec::new() }
     }
 
-    /// Says what a view is in SQL. Views without a query are not compared, and reported as such.
+    /// Says what a view is in SQL. Views without a query are not compared, and reported as such; `errors` must be empty then.
     pub fn query(mut self, view: &str, sql: &str) -> Self {
         self.queries.push((view.to_owned(), sql.to_owned()));
         self
@@ -85,7 +86,7 @@ impl<E: Event> Oracle<E> {
         let tables = tables.finish().map_err(storage)?;
         let queries = self.queries.iter().enumerate();
         let queries: Vec<_> = queries.map(|(at, (view, sql))| serde_json::json!({"view": view, "sql": sql, "file": file(at)})).collect();
-        let mut outcomes = answer(&serde_json::json!({"tables": tables, "queries": queries}))?;
+        let outcomes = answer(&serde_json::json!({"tables": tables, "queries": queries}))?;
 
         let started = Instant::now();
         let blocks = Blocks::new((self.events)(scale.seed, scale.events));
@@ -93,42 +94,30 @@ impl<E: Event> Oracle<E> {
         let layers = Layers::run(dataflow, &blocks, &scale)?;
 
         let at = Tick(blocks.end.0 - 1);
+        let ours = |view: &str| {
+            let Some(found) = layers.graph.views.get(view) else { return Err(OracleError::NoView { view: view.to_owned() }) };
+            found.read(at, &Query::Scan { limit: usize::MAX }).map_err(|error| OracleError::Layers(error.to_string()))
+        };
         let mut views = Vec::new();
-        for (number, (view, _)) in self.queries.iter().enumerate() {
-            let Outcome { ms, error, .. } = outcomes.remove(0);
-            if let Some(error) = error {
-                return Err(OracleError::Query { view: view.clone(), error });
+        for (number, ((view, _), outcome)) in self.queries.iter().zip(outcomes).enumerate() {
+            let failed = |error| OracleError::Query { view: view.clone(), error };
+            if let Some(error) = outcome.error {
+                return Err(failed(error));
             }
-            let Some(ours) = layers.graph.views.get(view) else { return Err(OracleError::NoView { view: view.clone() }) };
-            let answered = ours.read(at, &Query::Scan { limit: usize::MAX }).map_err(|error| OracleError::Layers(error.to_string()))?;
-            let mut rows = Rows::default();
-            let mut oracle_rows = 0;
-            let our_rows = answered.iter().map(|row| row.count).sum();
-            answered.into_iter().for_each(|row| rows.add_ours(row));
-            for line in BufReader::new(std::fs::File::open(file(number)).map_err(storage)?).lines() {
-                oracle_rows += 1;
-                rows.take_oracle(&line.map_err(storage)?)
-                    .map_err(|error| OracleError::Query { view: view.clone(), error: error.to_string() })?;
-            }
-            let mut differences = rows.differences();
-            let (missing, extra) = (differences.missing.len(), differences.extra.len());
-            differences.missing.truncate(ROWS_SHOWN_MAX);
-            differences.extra.truncate(ROWS_SHOWN_MAX);
-            views.push(Compared {
-                view: view.clone(),
-                rows: our_rows,
-                oracle_rows,
-                missing,
-                extra,
-                missing_shown: differences.missing,
-                extra_shown: differences.extra,
-                oracle_ms: ms,
-            });
+            let answers = BufReader::new(std::fs::File::open(file(number)).map_err(storage)?);
+            let compared = compare(view, ours(view)?, answers).map_err(|error| failed(error.to_string()))?;
+            views.push(Compared { oracle_ms: outcome.ms, ..compared });
         }
-        let compared = |view: &&String| !self.queries.iter().any(|(queried, _)| queried == *view);
+        // No event of an oracle is to be one that the dataflow cannot take.
+        let mut others: Vec<String> = layers.graph.views.keys().cloned().collect();
+        others.retain(|view| self.queries.iter().all(|(queried, _)| queried != view));
+        if others.iter().any(|view| view == ERRORS) {
+            others.retain(|view| view != ERRORS);
+            views.push(compare(ERRORS, ours(ERRORS)?, std::io::empty()).map_err(storage)?);
+        }
         Ok(Report {
             views,
-            not_compared: layers.graph.views.keys().filter(compared).cloned().collect(),
+            not_compared: others,
             events: blocks.events,
             seed: scale.seed,
             workers: scale.workers,
@@ -139,6 +128,22 @@ impl<E: Event> Oracle<E> {
             speed_ms: layers.speed_ms,
         })
     }
+}
+
+/// Compares a view's rows with the lines of an answer.
+fn compare(view: &str, ours: Vec<AnswerRow>, oracle: impl BufRead) -> std::io::Result<Compared> {
+    let (our_rows, mut oracle_rows) = (ours.iter().map(|row| row.count).sum(), 0);
+    let mut rows = Rows::default();
+    ours.into_iter().for_each(|row| rows.add_ours(row));
+    for line in oracle.lines() {
+        rows.take_oracle(&line?)?;
+        oracle_rows += 1;
+    }
+    let Differences { missing: mut missing_shown, extra: mut extra_shown } = rows.differences();
+    let (missing, extra) = (missing_shown.len(), extra_shown.len());
+    missing_shown.truncate(ROWS_SHOWN_MAX);
+    extra_shown.truncate(ROWS_SHOWN_MAX);
+    Ok(Compared { view: view.to_owned(), rows: our_rows, oracle_rows, missing, extra, missing_shown, extra_shown, oracle_ms: 0 })
 }
 
 /// How much is compared.
@@ -290,12 +295,15 @@ impl<E: Event> Blocks<E> {
     fn new(events: impl Iterator<Item = (Tick, E)>) -> Self {
         let mut events = events.peekable();
         let mut blocks = Vec::new();
+        let mut count = 0;
         while events.peek().is_some() {
-            blocks.push(Block::from_events(events.by_ref().take(BLOCK_EVENTS_MAX)));
+            let block = Block::from_events_at(Partition(0), Offset(count), events.by_ref().take(BLOCK_EVENTS_MAX));
+            count += block.len() as u64;
+            blocks.push(block);
         }
         let first = blocks.first().map_or(Tick(0), Block::first_tick);
         let end = Tick(blocks.last().map_or(0, |block| block.last_tick().0) + 1);
-        Self { events: blocks.iter().map(|block| block.len() as u64).sum(), blocks, first, end }
+        Self { blocks, events: count, first, end }
     }
 
     /// A tick at about the given share of the way, in thousandths.

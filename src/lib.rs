@@ -25,8 +25,8 @@
 //! // Base at any cut plus the changes after it equals the run from scratch: the law that all of this keeps.
 //! let events: Vec<_> = (0..100).map(|i| (Tick(i / 5), Visit { user: i % 7, page: format!("/{}", i % 3) })).collect();
 //! let (_checks, answers) = check_layers(visits, &events, &Law::default());
-//! assert_eq!(answers[0].1[0].key, "/0");
-//! assert_eq!(answers[0].1[0].value, 34);
+//! assert_eq!(answers["visits"][0].key, "/0");
+//! assert_eq!(answers["visits"][0].value, 34);
 //! ```
 #![warn(missing_docs)]
 

@@ -1,5 +1,6 @@
-//! What a panic in an author's closure does. Timely's workers wait for ever for one that is gone: without care a panic in
-//! the speed layer would leave a process that answers with old rows and never ends.
+//! What a panic in a dataflow does. In a closure on rows it is quarantined. In raw differential code it cannot be: timely's
+//! workers wait for ever for one that is gone, and without care a panic in the speed layer would leave a process that
+//! answers with old rows and never ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,16 +23,21 @@ impl Event for Word {
     const FIELDS: &'static [&'static str] = &["text: String"];
 }
 
-/// Counts words; panics at the word "poison", and at any while `armed`.
+/// Counts words. Raw code panics at the word "poison", and at any while `armed`; a closure at the word "odd".
 fn server(dir: &std::path::Path, armed: &Arc<AtomicBool>) -> Server<Word> {
     let armed = Arc::clone(armed);
     let words = move |events: Events<'_, Word>, views: &mut Views| {
         let armed = Arc::clone(&armed);
-        let words = events.aggregate::<String, Count>(move |word, groups| {
-            assert!(word.text != b"poison" && !armed.load(Ordering::SeqCst), "this word cannot be counted");
-            groups.add(word.text, Count::one());
+        let words = events.map(|word| String::from_utf8_lossy(word.text).into_owned()).linear(|words| {
+            words.inspect(move |(word, _, _)| {
+                assert!(word != "poison" && !armed.load(Ordering::SeqCst), "this word cannot be counted");
+            })
         });
-        views.publish("words", words);
+        let even = words.map(|word| {
+            assert!(word != "odd", "an odd word");
+            (word, ())
+        });
+        views.publish("words", even.aggregate::<Count>(|()| Count::one()));
     };
     let log = Log::open(Arc::new(RealDisk), Arc::new(SystemClock), dir, LogOptions::default()).expect("a log");
     let options = ServerOptions { workers: 2, batch_interval: None, ..ServerOptions::default() };
@@ -91,5 +97,31 @@ fn a_panic_in_the_batch_layer_is_reported_and_serving_goes_on() {
     let handover = service.cycle(lambdaflow::layers::Cycle::Incremental).expect("the next cycle succeeds");
     assert_eq!(handover.agreed, Some(true));
     assert_eq!(count(&*service, "good", token), 2);
+    assert_eq!(server.fatal(), None);
+}
+
+#[test]
+fn a_panic_in_a_closure_is_quarantined_in_both_layers_and_both_go_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = server(&dir.path().join("log"), &Arc::default());
+    let service = server.service();
+    let errors = |at_least| {
+        let read = Read { at_least: Some(at_least), ..Read::latest("errors", Query::Scan { limit: 9 }) };
+        let rows = service.read(&read).expect("it answers").rows;
+        rows.into_iter().map(|row| (row.key, row.value["operator"].clone(), row.count)).collect::<Vec<_>>()
+    };
+    append(&*service, "odd");
+    let token = append(&*service, "good");
+    assert_eq!(count(&*service, "good", token), 1);
+    let odd = |times| vec![("an odd word".into(), "map 2".into(), times)];
+    assert_eq!(errors(token), odd(1));
+
+    let handover = service.cycle(lambdaflow::layers::Cycle::Full).expect("the batch layer goes on");
+    assert_eq!(handover.agreed, Some(true));
+    assert_eq!(errors(token), odd(1));
+    append(&*service, "odd");
+    let token = append(&*service, "good");
+    assert_eq!(count(&*service, "good", token), 2);
+    assert_eq!(errors(token), odd(2));
     assert_eq!(server.fatal(), None);
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::log::{Event, LogError, Tick};
-use crate::operators::{Frozen, Layer, Purpose, ViewExport};
+use crate::operators::{Frozen, Layer, Purpose, ViewExport, panic_message};
 use crate::runs::{Generation, Shard};
 
 use super::feed::Feed;
@@ -130,10 +130,4 @@ struct Part {
     frozen: Frozen,
     views: Vec<ViewExport>,
     outline: Vec<String>,
-}
-
-/// The text of a panic.
-pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| text.to_string()).or_else(|| panic.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "no message".to_owned())
 }

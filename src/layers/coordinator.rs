@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::log::Tick;
+use crate::operators::panic_message;
 use crate::runs::Audit;
 
-use super::batch::panic_message;
 use super::control::{Command, Manifest, Processes, Report};
 
 /// What a batch cycle starts from.

@@ -9,7 +9,7 @@ use timely::scheduling::SyncActivator;
 use timely::worker::Worker;
 
 use crate::log::Event;
-use crate::operators::{Chunk, Epoch, Events, Layer, Views};
+use crate::operators::{Chunk, Epoch, Events, Graph, Layer, Views};
 
 use super::feed::{Feed, Take};
 
@@ -42,7 +42,9 @@ pub(crate) fn build<E: Event>(
     worker.dataflow_named::<u64, _, _>(name, |scope| {
         let epoch = if layer.freezes() { Epoch::At(layer.entry()) } else { Epoch::From(layer.entry()) };
         let (chunks, activator) = read(scope, feed, epoch, layer.entry());
-        dataflow.build(Events::new(layer.clone(), chunks), &mut Views::new(layer.clone()));
+        let (graph, mut views) = (Graph::new(layer.clone()), Views::new(layer.clone()));
+        dataflow.build(Events::new(graph.clone(), chunks), &mut views);
+        graph.publish_errors(scope, &mut views);
         activator
     })
 }

@@ -13,7 +13,6 @@ mod graph;
 mod node;
 mod speed;
 
-pub(crate) use batch::panic_message;
 pub use batch::{BatchError, BatchOutput, run_batch};
 pub use control::{Command, Manifest, Processes, Report};
 pub use coordinator::{Coordinator, Cycle, CycleError, Handover};

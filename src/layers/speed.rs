@@ -12,10 +12,9 @@ use timely::communication::WorkerGuards;
 use timely::scheduling::SyncActivator;
 
 use crate::log::{Event, Tick};
-use crate::operators::{Layer, Purpose, ViewExport};
+use crate::operators::{Layer, Purpose, ViewExport, panic_message};
 use crate::runs::{Generation, History, View};
 
-use super::batch::panic_message;
 use super::feed::Feed;
 use super::graph::{Dataflow, build};
 

@@ -59,13 +59,21 @@ impl<E: Event> Block<E> {
     /// # Panics
     /// When the ticks do not ascend.
     pub fn from_events(events: impl IntoIterator<Item = (Tick, E)>) -> Self {
+        Self::from_events_at(Partition(0), Offset(0), events)
+    }
+
+    /// A block in memory, of some partition from some offset.
+    ///
+    /// # Panics
+    /// When the ticks do not ascend.
+    pub fn from_events_at(partition: Partition, first_offset: Offset, events: impl IntoIterator<Item = (Tick, E)>) -> Self {
         let mut columns = ContainerOf::<E>::default();
         let mut runs = Runs::default();
         for (tick, event) in events {
             columns.push(&event);
             runs.push(tick, 1);
         }
-        Block::whole(Arc::new(Rows::new(Partition(0), Offset(0), runs, columns)))
+        Block::whole(Arc::new(Rows::new(partition, first_offset, runs, columns)))
     }
 
     pub(crate) fn whole(rows: Arc<Rows<E>>) -> Self {
@@ -108,6 +116,11 @@ impl<E: Event> Block<E> {
     #[inline]
     pub fn range(&self) -> Range<usize> {
         self.range.clone()
+    }
+
+    /// Tick and offset of the event in a row of [`Block::columns`].
+    pub fn place(&self, row: usize) -> (Tick, Offset) {
+        (self.rows.tick_of(row), self.rows.first_offset.plus(row as u64))
     }
 
     /// The slice's rows by tick, as indexes into [`Block::columns`]; ticks ascend, no range is empty.

@@ -6,24 +6,27 @@
 //! each worker, not once an event; that is where an aggregate beats counting rows.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::hash::{BuildHasher, Hash, Hasher};
+use std::ops::Range;
 
-use columnar::{Borrow, BorrowedOf, Columnar, Index, Push, Ref};
-use differential_dataflow::difference::Semigroup;
+use columnar::{Borrow, BorrowedOf, Clear, Columnar, Index, Push, Ref};
+use differential_dataflow::difference::{IsZero, Semigroup};
 use differential_dataflow::{AsCollection, VecCollection};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
-use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::log::Event;
 use crate::runs::Data;
 
-use super::events::Events;
-use super::flow::{Flow, Table, place, table};
-use super::layer::Layer;
+use super::events::{Chunk, Events};
+use super::flow::{Flow, Table, Update, place, table};
 use super::monoid::{Abelian, Fold, Monoid};
+use super::quarantine::{Failure, Graph, Guard, attempt, guarded};
 
 /// Groups that a worker combines before it passes them on; bounds memory when an epoch has more groups than this.
 /// 2^20 groups of a 50-byte key and two counters take about 100 MB.
@@ -31,13 +34,13 @@ pub const COMBINED_GROUPS_MAX: usize = 1 << 20;
 
 /// Sums by key, as changes since the base.
 pub struct Aggregated<'s, K: Data, M: Monoid> {
-    pub(crate) layer: Layer,
+    pub(crate) graph: Graph<'s>,
     pub(crate) changes: VecCollection<'s, u64, (K, ()), Fold<M>>,
 }
 
 impl<K: Data, M: Monoid> Clone for Aggregated<'_, K, M> {
     fn clone(&self) -> Self {
-        Self { layer: self.layer.clone(), changes: self.changes.clone() }
+        Self { graph: self.graph.clone(), changes: self.changes.clone() }
     }
 }
 
@@ -165,12 +168,80 @@ impl<K: Data, M: Monoid> Groups<K, M> {
         self.slots.len()
     }
 
+    fn clear(&mut self) {
+        self.slots.clear();
+        self.keys.clear();
+        self.hashes.clear();
+    }
+
     /// The groups so far; starts again with none.
     fn take(&mut self) -> impl Iterator<Item = (K, Fold<M>)> + use<K, M> {
         let Self { slots, keys, .. } = std::mem::take(self);
         slots.into_iter().map(move |Group { at, sum }| (K::into_owned(keys.borrow().get(at as usize)), sum))
     }
 }
+
+/// The groups of one epoch, and what they were made of until code first failed.
+///
+/// A sum cannot give back what half an event added. So when the code fails, the groups are made again from the start, each
+/// event tried on its own before it is added: a failure costs a second pass over what was combined, and the rest of the
+/// epoch two calls for each event. Epochs without failures pay for remembering blocks, which are mapped.
+struct Combined<E: Event, K: Data, M: Monoid> {
+    groups: Groups<K, M>,
+    made_of: Vec<(Chunk<E>, Range<usize>)>,
+    failures: Vec<Failure>,
+    failed: bool,
+}
+
+impl<E: Event, K: Data, M: Monoid> Default for Combined<E, K, M> {
+    fn default() -> Self {
+        Self { groups: Groups::default(), made_of: Vec::new(), failures: Vec::new(), failed: false }
+    }
+}
+
+impl<E: Event, K: Data, M: Monoid> Combined<E, K, M> {
+    fn add(
+        &mut self,
+        chunk: &Chunk<E>,
+        rows: Range<usize>,
+        logic: &mut impl FnMut(&BorrowedOf<'_, E>, usize, &mut Groups<K, M>) -> Result<(), String>,
+        guard: &mut Guard,
+        scratch: &mut Groups<K, M>,
+    ) {
+        self.made_of.push((chunk.clone(), rows.clone()));
+        if !self.failed {
+            let columns = chunk.columns();
+            let groups = &mut self.groups;
+            if attempt(|| rows.into_iter().try_for_each(|row| logic(&columns, row, groups))).is_ok() {
+                return;
+            }
+            self.failed = true;
+            self.groups.clear();
+        }
+        for (chunk, rows) in self.made_of.drain(..) {
+            let columns = chunk.columns();
+            for row in rows {
+                scratch.clear();
+                let tried = attempt(|| logic(&columns, row, scratch));
+                // Code that fails only the second time is no function of the event; there is nothing to fall back on.
+                let added = tried.and_then(|()| logic(&columns, row, &mut self.groups));
+                if let Err(message) = added {
+                    self.failures.push(guard.event(message, chunk.block(), row));
+                }
+            }
+        }
+    }
+
+    fn emit(&mut self, sums: &mut Session<'_, '_, Summed<K, M>>, errors: &mut Session<'_, '_, Update<Failure>>, time: u64) {
+        sums.give_iterator(self.groups.take().map(|(key, sum)| ((key, ()), time, sum)));
+        errors.give_iterator(self.failures.drain(..).map(|failure| (failure, time, 1)));
+        *self = Self::default();
+    }
+}
+
+type Summed<K, M> = ((K, ()), u64, Fold<M>);
+type Session<'a, 'b, D> =
+    timely::dataflow::operators::generic::Session<'a, 'b, u64, timely::container::CapacityContainerBuilder<Vec<D>>, Capability<u64>>;
 
 impl<'s, E: Event> Events<'s, E> {
     /// Sums by key. The closure adds any number of `(key, value)` for an event, by borrowed key.
@@ -189,7 +260,7 @@ impl<'s, E: Event> Events<'s, E> {
     /// }
     /// # let events = vec![(Tick(1), Request { at: 7_201, path: "/".into(), bytes: 5 })];
     /// # let answers = lambdaflow::testing::answers_after_cuts(traffic, &events, &[], 1, 1);
-    /// # assert_eq!(answers[0].1[0].key, serde_json::json!(["/", 7_200]));
+    /// # assert_eq!(answers["hits"][0].key, serde_json::json!(["/", 7_200]));
     /// ```
     pub fn aggregate<K: Data, M: Monoid>(self, mut logic: impl FnMut(Ref<'_, E>, &mut Groups<K, M>) + 'static) -> Aggregated<'s, K, M> {
         self.aggregate_columns(move |columns, row, groups| logic(columns.get(row), groups))
@@ -210,68 +281,89 @@ impl<'s, E: Event> Events<'s, E> {
     /// }
     /// # let events = vec![(Tick(1), Request { at: 7_201, path: "/".into(), bytes: 5 })];
     /// # let answers = lambdaflow::testing::answers_after_cuts(traffic, &events, &[], 1, 1);
-    /// # assert_eq!(answers[0].1[0].key, "/");
+    /// # assert_eq!(answers["hits"][0].key, "/");
     /// ```
     pub fn aggregate_columns<K: Data, M: Monoid>(
         self,
         mut logic: impl FnMut(&BorrowedOf<'_, E>, usize, &mut Groups<K, M>) + 'static,
     ) -> Aggregated<'s, K, M> {
-        let one_epoch = self.layer.freezes();
-        let combined = self.chunks.unary_frontier(Pipeline, "Combine", move |capability, _| {
-            drop(capability);
-            let mut held: BTreeMap<u64, (Capability<u64>, Groups<K, M>)> = BTreeMap::new();
-            move |(input, frontier), output| {
-                let mut emit = |capability: &Capability<u64>, groups: &mut Groups<K, M>| {
-                    let time = *capability.time();
-                    output.session(capability).give_iterator(groups.take().map(|(key, sum)| ((key, ()), time, sum)));
-                };
+        self.combine("aggregate", move |columns, row, groups| {
+            logic(columns, row, groups);
+            Ok(())
+        })
+    }
+
+    /// [`Events::aggregate`] with events that cannot be taken: the reason goes into the view `errors` with the event's
+    /// partition, tick and offset, and nothing of the event is added.
+    pub fn try_aggregate<K: Data, M: Monoid, Error: Display>(
+        self,
+        mut logic: impl FnMut(Ref<'_, E>, &mut Groups<K, M>) -> Result<(), Error> + 'static,
+    ) -> Aggregated<'s, K, M> {
+        self.combine("try_aggregate", move |columns, row, groups| logic(columns.get(row), groups).map_err(|error| error.to_string()))
+    }
+
+    fn combine<K: Data, M: Monoid>(
+        self,
+        name: &str,
+        mut logic: impl FnMut(&BorrowedOf<'_, E>, usize, &mut Groups<K, M>) -> Result<(), String> + 'static,
+    ) -> Aggregated<'s, K, M> {
+        let mut guard = self.graph.guard(name);
+        let one_epoch = self.graph.freezes();
+        let mut builder = OperatorBuilder::new("Combine".to_owned(), self.chunks.scope());
+        let mut input = builder.new_input(self.chunks, Pipeline);
+        let (sums, sums_stream) = builder.new_output();
+        let (errors, errors_stream) = builder.new_output();
+        let (mut sums, mut errors) = (OutputBuilder::from(sums), OutputBuilder::from(errors));
+        builder.build(move |_| {
+            let mut held: BTreeMap<u64, (Capability<u64>, Capability<u64>, Combined<E, K, M>)> = BTreeMap::new();
+            let mut scratch = Groups::default();
+            move |frontiers| {
+                let (mut sums, mut errors) = (sums.activate(), errors.activate());
                 input.for_each_stamp(|stamp, containers| {
-                    let Some(capability) = stamp.retain_least(0) else {
-                        return;
-                    };
                     for chunk in containers.flat_map(|chunks| chunks.drain(..)) {
-                        let columns = chunk.columns();
                         for (time, rows) in chunk.runs() {
-                            let (capability, groups) = held.entry(time).or_insert_with(|| (capability.delayed(&time), Groups::default()));
-                            for row in rows {
-                                logic(&columns, row, groups);
-                            }
-                            if groups.len() >= COMBINED_GROUPS_MAX {
-                                emit(capability, groups);
+                            let (sums_at, errors_at, combined) =
+                                held.entry(time).or_insert_with(|| (stamp.delayed(&time, 0), stamp.delayed(&time, 1), Combined::default()));
+                            combined.add(&chunk, rows, &mut logic, &mut guard, &mut scratch);
+                            if combined.groups.len() >= COMBINED_GROUPS_MAX {
+                                combined.emit(&mut sums.session(sums_at), &mut errors.session(errors_at), time);
                             }
                         }
                     }
                 });
                 // In one large epoch combining pays until the end; in small ones waiting only costs latency.
-                held.retain(|time, (capability, groups)| {
-                    let done = !one_epoch || !frontier.less_equal(time);
+                held.retain(|time, (sums_at, errors_at, combined)| {
+                    let done = !one_epoch || !frontiers[0].frontier().less_equal(time);
                     if done {
-                        emit(capability, groups);
+                        combined.emit(&mut sums.session(sums_at), &mut errors.session(errors_at), *time);
                     }
                     !done
                 });
             }
         });
-        Aggregated { layer: self.layer, changes: place(combined).as_collection() }
+        self.graph.quarantine(errors_stream);
+        Aggregated { graph: self.graph, changes: place(sums_stream).as_collection() }
     }
 }
 
 impl<'s, K: Data, T: Data> Flow<'s, (K, T)> {
     /// Sums by key over rows that may be retracted. Each row's value counts as often as the row does.
     pub fn aggregate<M: Abelian>(self, mut logic: impl FnMut(&T) -> M + 'static) -> Aggregated<'s, K, M> {
-        let combined = self.changes.inner.unary(Pipeline, "Combine", move |_, _| {
-            let mut groups: Table<(K, u64), Fold<M>> = table();
-            move |input, output| {
-                input.for_each(|time, updates| {
-                    for ((key, row), time, diff) in updates.drain(..) {
-                        let value = logic(&row).times(diff);
-                        groups.entry((key, time)).and_modify(|sum| sum.plus_equals(&(diff, value.clone()))).or_insert((diff, value));
+        let mut guard = self.graph.guard("aggregate");
+        let mut groups: Table<(K, u64), Fold<M>> = table();
+        let combined = guarded(&self.graph, self.changes.inner, "Combine", move |updates, combined, failed| {
+            for ((key, row), time, diff) in updates {
+                match attempt(|| Ok(logic(&row).times(diff))) {
+                    Ok(value) => {
+                        let sum = groups.entry((key, time));
+                        sum.and_modify(|sum| sum.plus_equals(&(diff, value.clone()))).or_insert((diff, value));
                     }
-                    let groups = groups.drain().filter(|(_, sum)| !differential_dataflow::difference::IsZero::is_zero(sum));
-                    output.session(&time).give_iterator(groups.map(|((key, time), sum)| ((key, ()), time, sum)));
-                });
+                    Err(message) => failed.push((guard.row(message, &(key, row)), time, diff)),
+                }
             }
+            let groups = groups.drain().filter(|(_, sum)| !sum.is_zero());
+            Extend::extend(combined, groups.map(|((key, time), sum)| ((key, ()), time, sum)));
         });
-        Aggregated { layer: self.layer, changes: place(combined).as_collection() }
+        Aggregated { graph: self.graph, changes: place(combined).as_collection() }
     }
 }

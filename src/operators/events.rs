@@ -1,18 +1,17 @@
 //! The events of the log inside a dataflow: borrowed from the log's blocks, never retracted.
 
+use std::fmt::Display;
 use std::ops::Range;
 
 use columnar::{BorrowedOf, Index, Ref};
 use differential_dataflow::AsCollection;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::generic::Operator;
 
 use crate::log::{Block, Event};
 use crate::runs::Data;
 
-use super::flow::Flow;
-use super::layer::Layer;
+use super::flow::{Diff, Flow};
+use super::quarantine::{Graph, Made, attempt, guarded};
 
 /// At which times a graph sees events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +45,11 @@ impl<E: Event> Chunk<E> {
         self.block.columns()
     }
 
+    /// The block.
+    pub fn block(&self) -> &Block<E> {
+        &self.block
+    }
+
     /// Row ranges by time, ascending.
     pub fn runs(&self) -> Vec<(u64, Range<usize>)> {
         match self.epoch {
@@ -66,49 +70,86 @@ impl<E: Event> Chunk<E> {
 
 /// The events of the log, as far as this graph has come.
 pub struct Events<'s, E: Event> {
-    pub(crate) layer: Layer,
+    pub(crate) graph: Graph<'s>,
     pub(crate) chunks: StreamVec<'s, u64, Chunk<E>>,
 }
 
 impl<E: Event> Clone for Events<'_, E> {
     fn clone(&self) -> Self {
-        Self { layer: self.layer.clone(), chunks: self.chunks.clone() }
+        Self { graph: self.graph.clone(), chunks: self.chunks.clone() }
     }
 }
 
 impl<'s, E: Event> Events<'s, E> {
     /// The events that a stream of chunks brings.
-    pub fn new(layer: Layer, chunks: StreamVec<'s, u64, Chunk<E>>) -> Self {
-        Self { layer, chunks }
+    pub fn new(graph: Graph<'s>, chunks: StreamVec<'s, u64, Chunk<E>>) -> Self {
+        Self { graph, chunks }
     }
 
     /// A row for each event. The event is borrowed: only what the row keeps is copied.
     pub fn map<D: Data>(self, mut logic: impl FnMut(Ref<'_, E>) -> D + 'static) -> Flow<'s, D> {
-        self.flat_map(move |event| Some(logic(event)))
+        self.each("map", move |event, made| {
+            made.push(logic(event), 1);
+            Ok(())
+        })
+    }
+
+    /// A row for each event, or the reason why there is none, which goes into the view `errors` with the event's partition,
+    /// tick and offset.
+    pub fn try_map<D: Data, Error: Display>(self, mut logic: impl FnMut(Ref<'_, E>) -> Result<D, Error> + 'static) -> Flow<'s, D> {
+        self.each("try_map", move |event, made| {
+            made.push(logic(event).map_err(|error| error.to_string())?, 1);
+            Ok(())
+        })
+    }
+
+    /// Reports events that are odd: those for which `check` has a reason go into the view `errors` with it, and are still
+    /// seen by everything else.
+    pub fn validate<Error: Display>(&self, mut check: impl FnMut(Ref<'_, E>) -> Result<(), Error> + 'static) {
+        self.clone().each::<()>("validate", move |event, _| check(event).map_err(|error| error.to_string()));
     }
 
     /// Any number of rows for each event.
     pub fn flat_map<D: Data, I: IntoIterator<Item = D>>(self, mut logic: impl FnMut(Ref<'_, E>) -> I + 'static) -> Flow<'s, D> {
-        self.explode(move |event| logic(event).into_iter().map(|row| (row, 1)))
+        self.each("flat_map", move |event, made| {
+            logic(event).into_iter().for_each(|row| made.push(row, 1));
+            Ok(())
+        })
     }
 
     /// Any number of rows with multiplicities for each event; a negative one retracts a row that an earlier event made.
-    pub fn explode<D: Data, I: IntoIterator<Item = (D, isize)>>(self, mut logic: impl FnMut(Ref<'_, E>) -> I + 'static) -> Flow<'s, D> {
-        let rows = self.chunks.unary(Pipeline, "Rows", move |_, _| {
-            move |input, output| {
-                input.for_each(|time, chunks| {
-                    let mut session = output.session(&time);
-                    for chunk in chunks.drain(..) {
-                        let columns = chunk.columns();
-                        for (time, rows) in chunk.runs() {
-                            for row in rows {
-                                session.give_iterator(logic(columns.get(row)).into_iter().map(|(row, diff)| (row, time, diff)));
+    pub fn explode<D: Data, I: IntoIterator<Item = (D, Diff)>>(self, mut logic: impl FnMut(Ref<'_, E>) -> I + 'static) -> Flow<'s, D> {
+        self.each("explode", move |event, made| {
+            logic(event).into_iter().for_each(|(row, times)| made.push(row, times));
+            Ok(())
+        })
+    }
+
+    /// The rows that `logic` makes of each event: all or none of an event's.
+    fn each<D: Data>(self, name: &str, mut logic: impl FnMut(Ref<'_, E>, &mut Made<'_, D>) -> Result<(), String> + 'static) -> Flow<'s, D> {
+        let mut guard = self.graph.guard(name);
+        let rows = guarded(&self.graph, self.chunks, name, move |chunks, made, failed| {
+            for chunk in chunks {
+                let columns = chunk.columns();
+                for (time, rows) in chunk.runs() {
+                    let (mut next, mut whole) = (rows.start, made.len());
+                    while next < rows.end {
+                        let outcome = attempt(|| {
+                            while next < rows.end {
+                                logic(columns.get(next), &mut Made::new(made, time, 1))?;
+                                (next, whole) = (next + 1, made.len());
                             }
+                            Ok(())
+                        });
+                        if let Err(message) = outcome {
+                            made.truncate(whole);
+                            failed.push((guard.event(message, chunk.block(), next), time, 1));
+                            next += 1;
                         }
                     }
-                });
+                }
             }
         });
-        Flow::new(self.layer, rows.as_collection())
+        Flow::new(self.graph, rows.as_collection())
     }
 }

@@ -25,20 +25,20 @@ impl<'s, D: Data> Flow<'s, D> {
         name: &str,
         logic: impl FnOnce(VecCollection<'s, u64, D, Diff>) -> VecCollection<'s, u64, E, Diff>,
     ) -> Flow<'s, E> {
-        let layer = self.layer;
-        let input_slot = layer.slot::<D, (), Diff>(&format!("{name} input"));
-        let output_slot = layer.slot::<E, (), Diff>(&format!("{name} output"));
-        freeze_changes(&layer, &input_slot, &self.changes);
+        let graph = self.graph;
+        let input_slot = graph.slot::<D, (), Diff>(&format!("{name} input"));
+        let output_slot = graph.slot::<E, (), Diff>(&format!("{name} output"));
+        freeze_changes(&graph, &input_slot, &self.changes);
 
-        let changes = if layer.has_base() {
+        let changes = if graph.has_base() {
             let scope = self.changes.inner.scope();
-            let whole = self.changes.concat(base_rows(scope, &layer, &input_slot.base));
-            logic(whole).concat(base_rows(scope, &layer, &output_slot.base).negate())
+            let whole = self.changes.concat(base_rows(scope, &graph, &input_slot.base));
+            logic(whole).concat(base_rows(scope, &graph, &output_slot.base).negate())
         } else {
             logic(self.changes)
         };
-        freeze_changes(&layer, &output_slot, &changes);
-        Flow::new(layer, changes)
+        freeze_changes(&graph, &output_slot, &changes);
+        Flow::new(graph, changes)
     }
 }
 

@@ -13,6 +13,7 @@
 //! small epochs a table that is changed in place costs a fraction of sorted batches that are merged.
 
 use std::cell::RefCell;
+use std::fmt::Debug;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -25,12 +26,16 @@ use crate::runs::{Data, Lookup, Run};
 
 use super::flow::{Diff, Flow, Table, Update, place, table};
 use super::in_order::InOrder;
+use super::quarantine::{Failure, Guard, attempt, settle};
 
 /// A touched key: base plus changes, and what the function makes of them. Both are consolidated.
 struct Group<V, W> {
     rows: Vec<(V, Diff)>,
-    results: Vec<(W, Diff)>,
+    results: Results<W>,
 }
+
+/// What the function made of a key, or how it failed; its rows are then in quarantine as one.
+type Results<W> = Result<Vec<(W, Diff)>, Box<Failure>>;
 
 impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
     /// Replaces the rows of each key by what `logic` makes of them. It gets the key, its values in order with their
@@ -46,12 +51,13 @@ impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
         name: &str,
         mut logic: impl FnMut(&K, &[(&V, Diff)], &mut Vec<(W, Diff)>) + 'static,
     ) -> Flow<'s, (K, W)> {
-        let layer = self.layer;
-        let slot = layer.slot::<K, V, Diff>(&format!("{name} to {}", std::any::type_name::<W>()));
+        let graph = self.graph;
+        let mut guard = graph.guard(name);
+        let slot = graph.slot::<K, V, Diff>(&format!("{name} to {}", std::any::type_name::<W>()));
         let groups: Rc<RefCell<Table<K, Group<V, W>>>> = Rc::new(RefCell::new(table()));
 
         let (frozen, base) = (Rc::clone(&groups), Arc::clone(&slot.base));
-        layer.freeze_by(&slot, move || {
+        graph.freeze_by(&slot, move || {
             // The table has the base's rows of its keys, the run must not.
             let mut base = Lookup::new(&base);
             let mut rows = Vec::new();
@@ -66,7 +72,7 @@ impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
         let results = place(self.changes.inner).unary_frontier(Pipeline, name, move |capability, _| {
             drop(capability);
             let mut pending: InOrder<K, Vec<(V, Diff)>> = InOrder::default();
-            let mut made: Vec<(W, Diff)> = Vec::new();
+            let mut made: Vec<(Result<W, Box<Failure>>, Diff)> = Vec::new();
             move |(input, frontier), output| {
                 input.for_each_stamp(|stamp, containers| {
                     let Some(capability) = stamp.retain_least(0) else { return };
@@ -84,36 +90,55 @@ impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
                         }
                         if !groups.contains_key(&key) {
                             let rows = base.rows(&key).to_vec();
-                            let results = apply(&mut logic, &key, &rows);
+                            let results = apply(&mut logic, &mut guard, &key, &rows);
                             groups.insert(key.clone(), Group { rows, results });
                         }
                         let group = groups.get_mut(&key).expect("inserted above");
                         change(&mut group.rows, changes);
-                        let results = apply(&mut logic, &key, &group.rows);
+                        let results = apply(&mut logic, &mut guard, &key, &group.rows);
                         let before = std::mem::replace(&mut group.results, results);
                         if before != group.results {
-                            made.extend(before.into_iter().map(|(row, n)| (row, -n)));
-                            made.extend(group.results.iter().cloned());
+                            made.extend(outcomes(before).map(|(outcome, n)| (outcome, -n)));
+                            made.extend(outcomes(group.results.clone()));
                             consolidate(&mut made);
-                            session.give_iterator(made.drain(..).map(|(row, n)| -> Update<(K, W)> { ((key.clone(), row), tick, n) }));
+                            session.give_iterator(made.drain(..).map(|(outcome, n)| -> Update<Result<(K, W), Box<Failure>>> {
+                                (outcome.map(|row| (key.clone(), row)), tick, n)
+                            }));
                         }
                     }
                 }
             }
         });
-        Flow::new(layer, results.as_collection())
+        Flow::new(graph.clone(), settle(&graph, results).as_collection())
     }
 }
 
 /// The results for a key's rows, consolidated; none for no rows.
-fn apply<K, V, W: Ord>(logic: &mut impl FnMut(&K, &[(&V, Diff)], &mut Vec<(W, Diff)>), key: &K, rows: &[(V, Diff)]) -> Vec<(W, Diff)> {
+fn apply<K: Debug, V, W: Ord>(
+    logic: &mut impl FnMut(&K, &[(&V, Diff)], &mut Vec<(W, Diff)>),
+    guard: &mut Guard,
+    key: &K,
+    rows: &[(V, Diff)],
+) -> Results<W> {
     let mut results = Vec::new();
     if !rows.is_empty() {
         let lent: Vec<(&V, Diff)> = rows.iter().map(|(val, n)| (val, *n)).collect();
-        logic(key, &lent, &mut results);
+        let outcome = attempt(|| {
+            logic(key, &lent, &mut results);
+            Ok(())
+        });
+        outcome.map_err(|message| Box::new(guard.row(message, key)))?;
         consolidate(&mut results);
     }
-    results
+    Ok(results)
+}
+
+fn outcomes<W>(results: Results<W>) -> impl Iterator<Item = (Result<W, Box<Failure>>, Diff)> {
+    let (rows, failure) = match results {
+        Ok(rows) => (rows, None),
+        Err(failure) => (Vec::new(), Some(failure)),
+    };
+    rows.into_iter().map(|(row, n)| (Ok(row), n)).chain(failure.map(|failure| (Err(failure), 1)))
 }
 
 /// Adds consolidated changes to consolidated rows.

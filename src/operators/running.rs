@@ -21,8 +21,8 @@ use crate::runs::{Change, Data, Lookup, Run};
 use super::aggregate::Aggregated;
 use super::flow::{Diff, Flow, Table, Update, place, table};
 use super::in_order::InOrder;
-use super::layer::Layer;
 use super::monoid::{Fold, Monoid};
+use super::quarantine::{Graph, attempt, settle};
 
 /// What is known of a touched key.
 struct Sums<R> {
@@ -51,23 +51,33 @@ impl<R: Semigroup> Sums<R> {
     }
 }
 
-/// Follows the sum of each key. `logic` gets a key, its sum before (none if zero) and after, and adds row changes.
-/// Updates must already be placed by key.
-fn running<'s, K: Data, R: Change, D: Data>(
-    layer: Layer,
+/// Follows the sum of each key. `logic` gets a key, its sum before (none if zero) and after, and adds row changes; it must
+/// not panic. Updates must already be placed by key.
+pub(crate) fn running<'s, K: Data, R: Change, D: Data>(
+    graph: Graph<'s>,
+    name: &str,
+    changes: StreamVec<'s, u64, ((K, ()), u64, R)>,
+    logic: impl FnMut(&K, Option<&R>, Option<&R>, &mut Vec<(D, Diff)>) + 'static,
+) -> Flow<'s, D> {
+    let rows = follow(&graph, name, changes, logic);
+    Flow::new(graph, rows.as_collection())
+}
+
+fn follow<'s, K: Data, R: Change, D: Clone + 'static>(
+    graph: &Graph<'s>,
     name: &str,
     changes: StreamVec<'s, u64, ((K, ()), u64, R)>,
     mut logic: impl FnMut(&K, Option<&R>, Option<&R>, &mut Vec<(D, Diff)>) + 'static,
-) -> Flow<'s, D> {
-    let slot = layer.slot::<K, (), R>(name);
+) -> StreamVec<'s, u64, Update<D>> {
+    let slot = graph.slot::<K, (), R>(name);
     let sums: Rc<RefCell<Table<K, Sums<R>>>> = Rc::new(RefCell::new(table()));
     let frozen = Rc::clone(&sums);
-    layer.freeze_by(&slot, move || {
+    graph.freeze_by(&slot, move || {
         Run::from_rows(std::mem::take(&mut *frozen.borrow_mut()).into_iter().filter_map(|(key, sums)| Some((key, (), sums.changes?))))
     });
 
     let mut base = Lookup::new(&slot.base);
-    let rows = changes.unary_frontier(Pipeline, name, move |capability, _| {
+    changes.unary_frontier(Pipeline, name, move |capability, _| {
         drop(capability);
         let mut pending: InOrder<K, R> = InOrder::default();
         let mut made: Vec<(D, Diff)> = Vec::new();
@@ -104,14 +114,13 @@ fn running<'s, K: Data, R: Change, D: Data>(
                 }
             }
         }
-    });
-    Flow::new(layer, rows.as_collection())
+    })
 }
 
 impl<'s, K: Data, M: Monoid + Data> Aggregated<'s, K, M> {
     /// A row `(key, sum)` for each group, replaced whenever the sum changes.
     pub fn rows(self) -> Flow<'s, (K, M)> {
-        running(self.layer, "Rows", self.changes.inner, |key, before: Option<&Fold<M>>, after: Option<&Fold<M>>, made| {
+        running(self.graph, "Rows", self.changes.inner, |key, before: Option<&Fold<M>>, after: Option<&Fold<M>>, made| {
             if before.map(|sum| &sum.1) != after.map(|sum| &sum.1) {
                 made.extend(before.map(|sum| ((key.clone(), sum.1.clone()), -1)));
                 made.extend(after.map(|sum| ((key.clone(), sum.1.clone()), 1)));
@@ -123,7 +132,7 @@ impl<'s, K: Data, M: Monoid + Data> Aggregated<'s, K, M> {
 impl<'s, K: Data, M: Monoid> Aggregated<'s, K, M> {
     /// A row for each group that has records.
     pub fn keys(self) -> Flow<'s, K> {
-        running(self.layer, "Keys", self.changes.inner, |key, before: Option<&Fold<M>>, after, made| {
+        running(self.graph, "Keys", self.changes.inner, |key, before: Option<&Fold<M>>, after, made| {
             if before.is_some() != after.is_some() {
                 made.push((key.clone(), if after.is_some() { 1 } else { -1 }));
             }
@@ -134,19 +143,31 @@ impl<'s, K: Data, M: Monoid> Aggregated<'s, K, M> {
 impl<'s, D: Data> Flow<'s, D> {
     /// Replaces each row's multiplicity `n` by `logic(row, n)`; absent rows stay absent.
     pub fn threshold(self, mut logic: impl FnMut(&D, Diff) -> Diff + 'static) -> Flow<'s, D> {
-        self.threshold_named("Threshold", move |row, n| logic(row, n))
+        let mut guard = self.graph.guard("threshold");
+        let placed = place(self.changes.map(|row| (row, ())).inner);
+        let outcomes = follow(&self.graph, "Threshold", placed, move |row, before: Option<&Diff>, after: Option<&Diff>, made| {
+            for (n, sign) in [(before, -1), (after, 1)].into_iter().filter_map(|(n, sign)| Some((*n?, sign))) {
+                made.push(match attempt(|| Ok(logic(row, n))) {
+                    Ok(times) => (Ok(row.clone()), sign * times),
+                    Err(message) => (Err(Box::new(guard.row(message, row))), sign),
+                });
+            }
+            // One change of the row where it was there before and is after.
+            if let [(Ok(_), before), (Ok(_), after)] = &mut made[..] {
+                *before += *after;
+                made.truncate(1);
+            }
+            made.retain(|(_, times)| *times != 0);
+        });
+        Flow::new(self.graph.clone(), settle(&self.graph, outcomes).as_collection())
     }
 
     /// Each row once, if its multiplicity is positive.
     pub fn distinct(self) -> Flow<'s, D> {
-        self.threshold_named("Distinct", |_, n| Diff::from(n > 0))
-    }
-
-    fn threshold_named(self, name: &str, mut logic: impl FnMut(&D, Diff) -> Diff + 'static) -> Flow<'s, D> {
         let placed = place(self.changes.map(|row| (row, ())).inner);
-        running(self.layer, name, placed, move |row, before, after, made| {
-            let mut apply = |n: Option<&Diff>| n.map_or(0, |n| logic(row, *n));
-            let change = apply(after) - apply(before);
+        running(self.graph, "Distinct", placed, |row, before: Option<&Diff>, after: Option<&Diff>, made| {
+            let present = |n: Option<&Diff>| Diff::from(n.is_some_and(|n| *n > 0));
+            let change = present(after) - present(before);
             if change != 0 {
                 made.push((row.clone(), change));
             }
@@ -156,7 +177,7 @@ impl<'s, D: Data> Flow<'s, D> {
     /// A row `(row, n)` for each row with multiplicity `n`, if that is not zero.
     pub fn count(self) -> Flow<'s, (D, Diff)> {
         let placed = place(self.changes.map(|row| (row, ())).inner);
-        running(self.layer, "Count", placed, |row, before: Option<&Diff>, after: Option<&Diff>, made| {
+        running(self.graph, "Count", placed, |row, before: Option<&Diff>, after: Option<&Diff>, made| {
             made.extend(before.map(|n| ((row.clone(), *n), -1)));
             made.extend(after.map(|n| ((row.clone(), *n), 1)));
         })

@@ -16,6 +16,7 @@ use super::arranged::{Kept, arrange};
 use super::flow::{Diff, Flow, place};
 use super::layer::Layer;
 use super::monoid::{Fold, Monoid};
+use super::quarantine::ERRORS;
 
 /// One worker's part of a view, for whoever puts the parts of all workers together.
 #[derive(Clone)]
@@ -50,13 +51,18 @@ impl Views {
     /// Publishes a flow of `(key, value)` rows or an aggregate under a name.
     ///
     /// # Panics
-    /// If the name is taken, or is not made of letters, digits, `_` and `-`: it is part of URLs.
+    /// If the name is taken or is `errors`, or is not made of letters, digits, `_` and `-`: it is part of URLs.
     pub fn publish(&mut self, name: &str, output: impl Publish) -> NewView<'_> {
         assert!(
             !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'),
             "`{name}` cannot name a view"
         );
+        assert!(name != ERRORS, "the view `{ERRORS}` is every dataflow's own: it has what was quarantined");
         assert!(self.layer.views().iter().all(|view| view.info.name != name), "two views are called `{name}`");
+        self.publish_reserved(name, output)
+    }
+
+    pub(crate) fn publish_reserved(&mut self, name: &str, output: impl Publish) -> NewView<'_> {
         output.publish(name);
         NewView { layer: &self.layer, index: self.layer.view_count() - 1 }
     }
@@ -110,13 +116,13 @@ impl<K: Data, M: Monoid> Shape for Sums<K, M> {
 
 impl<K: Data, V: Data> Publish for Flow<'_, (K, V)> {
     fn publish(self, name: &str) {
-        publish::<Rows<K, V>>(&self.layer, name, place(self.changes.inner));
+        publish::<Rows<K, V>>(&self.graph, name, place(self.changes.inner));
     }
 }
 
 impl<K: Data, M: Monoid> Publish for Aggregated<'_, K, M> {
     fn publish(self, name: &str) {
-        publish::<Sums<K, M>>(&self.layer, name, self.changes.inner);
+        publish::<Sums<K, M>>(&self.graph, name, self.changes.inner);
     }
 }
 

@@ -179,7 +179,7 @@ impl<E: Event> Server<E> {
         drop(self.stop.take());
         for thread in self.threads.drain(..) {
             if let Err(panic) = thread.join() {
-                tracing::error!(message = crate::layers::panic_message(&*panic), "a thread of the server panicked");
+                tracing::error!(message = crate::operators::panic_message(&*panic), "a thread of the server panicked");
             }
         }
     }
@@ -214,7 +214,7 @@ impl<E: Event> Shared<E> {
         let ended = catch_unwind(AssertUnwindSafe(|| run(&mut coordinator)));
         lock(&self.progress).running = None;
         let ended = ended.unwrap_or_else(|panic| {
-            let reason = format!("panicked: {}", crate::layers::panic_message(&*panic));
+            let reason = format!("panicked: {}", crate::operators::panic_message(&*panic));
             Err(CycleError::Step { step: "the cycle", process: 0, reason, exit_code: 1 })
         });
         if let Err(error) = &ended {

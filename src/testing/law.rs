@@ -1,11 +1,13 @@
 //! `check_layers`: base at B plus changes after B equals the run from scratch, for random cuts, epochs and workers.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::layers::{Dataflow, Feed, Replay, SpeedGraph, SpeedWorkers, run_batch};
-use crate::log::{Block, Event, Tick};
+use crate::log::{Block, Event, Offset, Partition, Tick};
 use crate::runs::{AnswerRow, Audited, Generation, Query};
 
 /// A small seeded generator of numbers (splitmix64), enough for test cases; a seed is the whole recipe.
@@ -54,8 +56,8 @@ impl Default for Law {
     }
 }
 
-/// All views of a dataflow at some tick.
-pub type Answers = Vec<(String, Vec<AnswerRow>)>;
+/// All views of a dataflow at some tick, by name; `errors` among them.
+pub type Answers = BTreeMap<String, Vec<AnswerRow>>;
 
 /// Checks the layer law for a dataflow over events in order of their ticks. Returns the number of (cut, tick) pairs
 /// checked and the answers after the last event.
@@ -124,20 +126,19 @@ pub fn answers_after_cuts<E: Event>(dataflow: impl Dataflow<E>, events: &[(Tick,
     Speed::run(&dataflow, base, events, end, &mut random).answers(Tick(end.0 - 1))
 }
 
-/// Cuts events into blocks of random sizes.
-fn blocks<E: Event>(events: &[(Tick, E)], random: &mut Random) -> Vec<Block<E>> {
-    let mut left = events;
+/// Cuts the events with ticks in `from..to` into blocks of random sizes, each with the offsets it has in the log.
+fn blocks<E: Event>(events: &[(Tick, E)], ticks: Range<Tick>, random: &mut Random) -> Vec<Block<E>> {
+    let first = events.partition_point(|(tick, _)| *tick < ticks.start);
+    let end = events.partition_point(|(tick, _)| *tick < ticks.end).max(first);
+    let mut left = &events[first..end];
     let mut blocks = Vec::new();
     while !left.is_empty() {
+        let offset = Offset((end - left.len()) as u64);
         let (block, rest) = left.split_at(1 + random.below(left.len().min(40) as u64) as usize);
-        blocks.push(Block::from_events(block.iter().cloned()));
+        blocks.push(Block::from_events_at(Partition(0), offset, block.iter().cloned()));
         left = rest;
     }
     blocks
-}
-
-fn between<E: Event>(events: &[(Tick, E)], from: Tick, to: Tick) -> Vec<(Tick, E)> {
-    events.iter().filter(|(tick, _)| (from..to).contains(tick)).cloned().collect()
 }
 
 fn batch<E: Event>(
@@ -148,7 +149,7 @@ fn batch<E: Event>(
     workers: usize,
     random: &mut Random,
 ) -> Generation {
-    let feed = Feed::new(Replay::new(blocks(&between(events, base.frontier, cut), random), cut), Some(cut));
+    let feed = Feed::new(Replay::new(blocks(events, base.frontier..cut, random), cut), Some(cut));
     let output = run_batch(dataflow, Some(base), feed, cut, workers, &Arc::new(AtomicBool::new(false))).expect("the batch runs");
     Generation { id: base.id + 1, frontier: cut, shards: output.shards }
 }
@@ -166,7 +167,7 @@ fn audit<E: Event>(
     let base = &speed.graph.base;
     for whole in [false, true] {
         let from = if whole { Generation::empty(workers) } else { Generation::clone(base) };
-        let feed = Feed::new(Replay::new(blocks(&between(events, from.frontier, cut), random), cut), Some(cut));
+        let feed = Feed::new(Replay::new(blocks(events, from.frontier..cut, random), cut), Some(cut));
         let output = run_batch(dataflow, Some(&from), feed, cut, workers, &Arc::new(AtomicBool::new(false))).expect("the batch runs");
         for view in &output.views {
             let runs: Vec<_> = output.frozen.iter().map(|frozen| &*frozen[view.slot]).collect();
@@ -203,7 +204,7 @@ impl<E: Event> Speed<E> {
         random: &mut Random,
     ) -> Self {
         let workers = SpeedWorkers::start(base.shards.len(), Arc::new(|| ())).expect("workers start");
-        let feed = Feed::new(Replay::new(blocks(&between(events, base.frontier, end), random), end), None);
+        let feed = Feed::new(Replay::new(blocks(events, base.frontier..end, random), end), None);
         let graph = workers.install(dataflow, Arc::new(base), from, feed, history).unwrap_or_else(|reason| panic!("{reason}"));
         let deadline = Instant::now() + Duration::from_secs(120);
         while graph.upper() < end {
@@ -227,7 +228,7 @@ impl<E: Event> Speed<E> {
         let from = self.first.0;
         for tick in from..self.end.0 {
             for (want, got) in truth[tick as usize].iter().zip(self.answers(Tick(tick))) {
-                assert_eq!(*want, got, "the law does not hold for view `{}` at tick {tick}; {context}", want.0);
+                assert_eq!(want, (&got.0, &got.1), "the law does not hold for view `{}` at tick {tick}; {context}", want.0);
             }
         }
         (self.end.0 - from) as usize

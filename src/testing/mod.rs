@@ -1,5 +1,7 @@
-//! The test kit: checks that a dataflow keeps the layer law.
+//! The test kit: checks that a dataflow keeps the layer law, and that its answers are those of SQL.
 
 mod law;
+mod oracle;
 
 pub use law::{Answers, Law, Random, answers_after_cuts, check_layers, check_layers_by_tick};
+pub use oracle::{Cell, Compared, Oracle, OracleError, PYTHON_VARIABLE, Report, Scale, Tables};

@@ -13,6 +13,7 @@ mod aggregate;
 mod join;
 mod linear;
 mod opaque;
+mod quarantine;
 mod reduce;
 mod running;
 mod stacked;

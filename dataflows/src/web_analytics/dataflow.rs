@@ -3,7 +3,7 @@
 use lambdaflow::log::Event;
 use lambdaflow::prelude::*;
 
-use super::views::{Bounces, Link, ODD_REQUEST, Odd, SESSION_GAP_SECONDS, Session, TOP_PATHS};
+use super::views::{Bounces, Link, ODD_REQUEST, SESSION_GAP_SECONDS, Session, TOP_PATHS};
 use super::{Request, RequestReference};
 
 impl Event for Request {
@@ -48,7 +48,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Publishes `hits`, `status`, `visitors`, `visitors_hll`, `top_paths`, `sessions`, `bounce_rate`, `referrers` and `errors`.
+/// Publishes `hits`, `status`, `visitors`, `visitors_hll`, `top_paths`, `sessions`, `bounce_rate` and `referrers`; odd requests are
+/// in `errors`.
 pub fn web_analytics(requests: Events<'_, Request>, views: &mut Views) {
     let hits = requests.clone().aggregate::<(String, u64), Hits>(|r, groups| groups.add((r.path, hour(*r.at)), one_hit(r)));
     views.publish("hits", hits).key(&["path", "hour"]).value(&["hits", "bytes"]);
@@ -91,9 +92,8 @@ pub fn web_analytics(requests: Events<'_, Request>, views: &mut Views) {
     });
     views.publish("referrers", referrers).key(&["referrer"]).value(&["path", "hits", "status"]);
 
-    let errors = requests
-        .flat_map(|r| r.method.is_empty().then(|| (ODD_REQUEST.to_owned(), Odd { at: *r.at, host: text(r.host), request: text(r.path) })));
-    views.publish("errors", errors).key(&["reason"]).value(&["at", "host", "request"]);
+    // An odd request counts like any other, and is shown with its place in the log.
+    requests.validate(|r| if r.method.is_empty() { Err(ODD_REQUEST) } else { Ok(()) });
 }
 
 /// Cuts a host's requests, in the order of (time, path), where it was away for too long.

@@ -158,6 +158,20 @@ fn referrers<'a>(requests: &[&'a Request]) -> Vec<(&'a str, Link)> {
     rows
 }
 
+/// Rows of the view `errors` in the form the reference has: what was odd, without its place in the log.
+///
+/// # Panics
+/// If a row does not show a request.
+pub fn odd_requests(errors: &[Value]) -> Vec<Value> {
+    rows(errors.iter().flat_map(|row| {
+        let shown = row["value"]["row"].as_str().expect("a quarantined event is shown");
+        let request: Request = serde_json::from_str(shown).expect("it is shown as JSON");
+        let times = row["count"].as_u64().expect("a multiplicity") as usize;
+        let reason = row["key"].as_str().expect("the key is the message").to_owned();
+        vec![(reason, Odd { at: request.at, host: request.host, request: request.path }); times]
+    }))
+}
+
 fn errors(requests: &[&Request]) -> Vec<(&'static str, Odd)> {
     requests
         .iter()

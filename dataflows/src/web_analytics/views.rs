@@ -83,7 +83,7 @@ pub struct Link {
     pub status: u16,
 }
 
-/// Row of `errors`, by reason; equal requests are one row with a count.
+/// What the reference knows of a row of `errors`, by reason; equal requests are one row with a count.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Columnar)]
 #[columnar(derive(PartialEq, Eq, PartialOrd, Ord))]
 pub struct Odd {

@@ -205,7 +205,7 @@ fn views_and_status_say_what_there_is() {
     let views = server.get("/v1/views", &[]).ok();
     let columns = json!({"views": [
         {"name": "bounce_rate", "key": ["day"], "value": ["sessions", "bounces", "rate"]},
-        {"name": "errors", "key": ["reason"], "value": ["at", "host", "request"]},
+        {"name": "errors", "key": ["message"], "value": ["operator", "partition", "tick", "offset", "row"]},
         {"name": "hits", "key": ["path", "hour"], "value": ["hits", "bytes"]},
         {"name": "referrers", "key": ["referrer"], "value": ["path", "hits", "status"]},
         {"name": "sessions", "key": ["host"], "value": ["start", "end", "hits", "entry"]},

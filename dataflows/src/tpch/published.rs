@@ -5,8 +5,6 @@
 
 use serde_json::Value;
 
-use super::views::parameters;
-
 /// How a column is written.
 #[derive(Clone, Copy, Debug)]
 enum Form {
@@ -71,9 +69,6 @@ fn columns(query: &str) -> Option<&'static [(&'static str, Form)]> {
     })
 }
 
-/// The queries that are views.
-pub const QUERIES: [&str; 12] = ["q1", "q3", "q4", "q5", "q6", "q10", "q12", "q13", "q14", "q15", "q18", "q21"];
-
 /// Compares the rows of a view, `{"key": .., "value": ..}`, with a published answer. Returns how many rows there are.
 ///
 /// # Errors
@@ -129,40 +124,6 @@ fn is_near(number: f64, cell: &str) -> bool {
     cell.parse().is_ok_and(|published: f64| (number - published).abs() <= half.max(4.0 * f64::EPSILON * published.abs()) * (1.0 + 1e-9))
 }
 
-/// The specification's text of a query with the validation parameters, for a database that has the tables: its answers are
-/// those of the view. None where a query is no view.
-pub fn sql(query: &str) -> Option<String> {
-    columns(query)?;
-    let number: i32 = query[1..].parse().ok()?;
-    let day = |days: i32| super::date::to_text(days);
-    use parameters::*;
-    let (substitutions, limit): (Vec<String>, Option<usize>) = match query {
-        "q1" => (vec!["90".into()], None),
-        "q3" => (vec![Q3_SEGMENT.into(), day(Q3_DAY)], Some(ROWS[0])),
-        "q4" => (vec![day(Q4_ORDERED.0)], None),
-        "q5" => (vec![Q5_REGION.into(), day(Q5_ORDERED.0)], None),
-        "q6" => (vec![day(Q6_SHIPPED.0), "0.06".into(), Q6_QUANTITY.to_string()], None),
-        "q10" => (vec![day(Q10_ORDERED.0)], Some(ROWS[1])),
-        "q12" => (vec![Q12_MODES[0].into(), Q12_MODES[1].into(), day(Q12_RECEIVED.0)], None),
-        "q13" => (Q13_WORDS.map(str::to_owned).to_vec(), None),
-        "q14" => (vec![day(Q14_SHIPPED.0)], None),
-        "q15" => (vec![day(Q15_SHIPPED.0)], None),
-        "q18" => (vec![Q18_QUANTITY.to_string()], Some(ROWS[2])),
-        "q21" => (vec![Q21_NATION.into()], Some(ROWS[3])),
-        _ => return None,
-    };
-    let mut text = tpchgen::q_and_a::queries::query(number)?.replace(":s", "0");
-    for (at, value) in substitutions.iter().enumerate() {
-        text = text.replace(&format!(":{}", at + 1), value);
-    }
-    // Databases differ on the precision of an interval, and all know this one without it.
-    let text = text.replace(" day (3)", " day");
-    Some(match limit {
-        Some(rows) => format!("{} limit {rows};", text.trim_end().trim_end_matches(';')),
-        None => text,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -203,14 +164,5 @@ mod tests {
         assert!(compare("q12", &rows, "mode|high|low\nMAIL|2|4\n").unwrap_err().contains("not published"));
         assert!(compare("q12", &[], "mode|high|low\nMAIL|2|3\n").unwrap_err().contains("lacks"));
         assert!(compare("q2", &[], "").unwrap_err().contains("no query"));
-    }
-
-    #[test]
-    fn every_query_has_sql_without_open_parameters() {
-        for query in QUERIES {
-            let sql = sql(query).expect("a query");
-            assert!(sql.contains("select") && !sql.contains("':") && !sql.contains(" :"), "{sql}");
-        }
-        assert_eq!(sql("q2"), None);
     }
 }

@@ -2,10 +2,17 @@
 
 use std::process::ExitCode;
 
+use lambdaflow_dataflows::{bank, tpch, web_analytics, wordcount};
+
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    lambdaflow::main_of(vec![Box::new(lambdaflow_dataflows::web_analytics::program()), Box::new(lambdaflow_dataflows::tpch::program())])
+    lambdaflow::main_of(vec![
+        Box::new(web_analytics::program()),
+        Box::new(wordcount::program()),
+        Box::new(bank::program()),
+        Box::new(tpch::program()),
+    ])
 }

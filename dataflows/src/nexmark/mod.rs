@@ -5,6 +5,7 @@ mod event;
 pub mod generate;
 mod monoids;
 mod oracle;
+pub mod reference;
 pub mod views;
 
 pub use dataflow::nexmark;

@@ -18,10 +18,19 @@ macro_rules! queries {
     };
 }
 
+/// Least span of event time. Midnight is in its middle.
+const SECONDS_MIN: u64 = 100;
+
 /// Tables `person`, `auction`, `bid` and `side_input`, and a query for each view.
 pub(super) fn oracle() -> Oracle<NexmarkEvent> {
     let arriving = |seed, count| {
-        let options = GeneratorOptions { out_of_order: OUT_OF_ORDER, ..GeneratorOptions::default() };
+        let standard = GeneratorOptions::default();
+        let options = GeneratorOptions {
+            // Few events are spread, so that they fill several windows, too.
+            events_per_second: standard.events_per_second.min((count / SECONDS_MIN) as usize),
+            out_of_order: OUT_OF_ORDER,
+            start: standard.start - SECONDS_MIN * 500,
+        };
         (0..count).zip(events(seed, &options)).map(|(at, event)| (Tick(at / EVENTS_PER_TICK), event))
     };
     let oracle = Oracle::new(arriving, |events, tables| {

@@ -7,5 +7,5 @@ use std::process::ExitCode;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    lambdaflow::main_of(vec![Box::new(lambdaflow_dataflows::nexmark::program()), Box::new(lambdaflow_dataflows::web_analytics::program())])
+    lambdaflow::main_of(vec![Box::new(lambdaflow_dataflows::web_analytics::program()), Box::new(lambdaflow_dataflows::nexmark::program())])
 }

@@ -8,7 +8,7 @@ use super::event::{Auction, Bid, NexmarkEvent, NexmarkEventReference as Lent, Pe
 use super::monoids::{Highest, Max, Min, Offer, Ranks, TopOffers};
 use super::views::*;
 
-/// Publishes `q0` to `q9` and `q11` to `q22`, and q10.
+/// Publishes `q0` to `q22`.
 pub fn nexmark(events: Events<'_, NexmarkEvent>, views: &mut Views) {
     let winners = winners(&events);
     views.publish("q0", q0(&events)).key(&["auction"]).value(&["bidder", "price", "date_time", "extra"]);

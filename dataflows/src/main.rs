@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use lambdaflow_dataflows::{bank, tpch, web_analytics, wordcount};
+use lambdaflow_dataflows::{bank, nexmark, tpch, web_analytics, wordcount};
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Box::new(web_analytics::program()),
         Box::new(wordcount::program()),
         Box::new(bank::program()),
+        Box::new(nexmark::program()),
         Box::new(tpch::program()),
     ])
 }

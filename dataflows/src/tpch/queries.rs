@@ -14,6 +14,7 @@ use lambdaflow::operators::Groups;
 use lambdaflow::prelude::*;
 use lambdaflow::runs::Data;
 
+use super::QUERIES;
 use super::rows::{Change, Customer, Lineitem, Nation, Orders, Part, Region, RowReference, Supplier};
 use super::views::parameters::*;
 use super::views::{LargeOrder, Lines, Pricing, Promotion, Returning, Shipping, TopSupplier};
@@ -21,22 +22,64 @@ use super::views::{LargeOrder, Lines, Pricing, Promotion, Returning, Shipping, T
 /// Publishes `q1`, `q3`, `q4`, `q5`, `q6`, `q10`, `q12`, `q13`, `q14`, `q15`, `q18` and `q21`.
 pub fn tpch(changes: Events<'_, Change>, views: &mut Views) {
     let tables = Tables(changes);
-    let pricing = ["sum_qty", "sum_base_price", "sum_disc_price", "sum_charge", "sum_discount", "avg_qty", "avg_price", "avg_disc"];
-    let pricing: Vec<&str> = pricing.into_iter().chain(once("count_order")).collect();
-    views.publish("q1", q1(&tables)).key(&["l_returnflag", "l_linestatus"]).value(&pricing);
-    views.publish("q3", q3(&tables)).key(&["l_orderkey"]).value(&["revenue", "o_orderdate", "o_shippriority"]);
-    views.publish("q4", q4(&tables)).key(&["o_orderpriority"]).value(&["order_count"]);
-    views.publish("q5", q5(&tables)).key(&["n_name"]).value(&["revenue"]);
-    views.publish("q6", q6(&tables)).key(&[]).value(&["revenue"]);
-    let returning = ["revenue", "c_name", "c_acctbal", "n_name", "c_address", "c_phone", "c_comment"];
-    views.publish("q10", q10(&tables)).key(&["c_custkey"]).value(&returning);
-    views.publish("q12", q12(&tables)).key(&["l_shipmode"]).value(&["high_line_count", "low_line_count"]);
-    views.publish("q13", q13(&tables)).key(&["c_count"]).value(&["custdist"]);
-    views.publish("q14", q14(&tables)).key(&[]).value(&["promo", "total", "promo_revenue"]);
-    views.publish("q15", q15(&tables)).key(&["s_suppkey"]).value(&["total_revenue", "s_name", "s_address", "s_phone"]);
-    let large = ["o_totalprice", "o_orderdate", "c_custkey", "c_name", "sum_qty"];
-    views.publish("q18", q18(&tables)).key(&["o_orderkey"]).value(&large);
-    views.publish("q21", q21(&tables)).key(&["s_name"]).value(&["numwait"]);
+    QUERIES.iter().for_each(|query| publish(query, &tables, views));
+}
+
+/// The dataflow of some of the queries.
+///
+/// # Panics
+/// When it is built, if one is not among [`QUERIES`].
+pub fn only(queries: Vec<String>) -> impl for<'s> Fn(Events<'s, Change>, &mut Views) + Send + Sync {
+    move |changes, views| {
+        let tables = Tables(changes);
+        queries.iter().for_each(|query| publish(query, &tables, views));
+    }
+}
+
+fn publish(query: &str, tables: &Tables<'_>, views: &mut Views) {
+    match query {
+        "q1" => {
+            let sums = ["sum_qty", "sum_base_price", "sum_disc_price", "sum_charge", "sum_discount"];
+            let value: Vec<&str> = sums.into_iter().chain(["avg_qty", "avg_price", "avg_disc", "count_order"]).collect();
+            views.publish(query, q1(tables)).key(&["l_returnflag", "l_linestatus"]).value(&value);
+        }
+        "q3" => {
+            views.publish(query, q3(tables)).key(&["l_orderkey"]).value(&["revenue", "o_orderdate", "o_shippriority"]);
+        }
+        "q4" => {
+            views.publish(query, q4(tables)).key(&["o_orderpriority"]).value(&["order_count"]);
+        }
+        "q5" => {
+            views.publish(query, q5(tables)).key(&["n_name"]).value(&["revenue"]);
+        }
+        "q6" => {
+            views.publish(query, q6(tables)).key(&[]).value(&["revenue"]);
+        }
+        "q10" => {
+            let value = ["revenue", "c_name", "c_acctbal", "n_name", "c_address", "c_phone", "c_comment"];
+            views.publish(query, q10(tables)).key(&["c_custkey"]).value(&value);
+        }
+        "q12" => {
+            views.publish(query, q12(tables)).key(&["l_shipmode"]).value(&["high_line_count", "low_line_count"]);
+        }
+        "q13" => {
+            views.publish(query, q13(tables)).key(&["c_count"]).value(&["custdist"]);
+        }
+        "q14" => {
+            views.publish(query, q14(tables)).key(&[]).value(&["promo", "total", "promo_revenue"]);
+        }
+        "q15" => {
+            views.publish(query, q15(tables)).key(&["s_suppkey"]).value(&["total_revenue", "s_name", "s_address", "s_phone"]);
+        }
+        "q18" => {
+            let value = ["o_totalprice", "o_orderdate", "c_custkey", "c_name", "sum_qty"];
+            views.publish(query, q18(tables)).key(&["o_orderkey"]).value(&value);
+        }
+        "q21" => {
+            views.publish(query, q21(tables)).key(&["s_name"]).value(&["numwait"]);
+        }
+        other => panic!("`{other}` is none of {QUERIES:?}"),
+    }
 }
 
 /// The tables, as changes.

@@ -47,6 +47,9 @@ pub(crate) enum Command {
     /// Print sample input for a dataflow.
     #[command(before_help = "Example:\n  lambdaflow generate web_analytics --events 100000 > /tmp/access.log")]
     Generate(Generate),
+    /// Compare a dataflow's answers with those of SQL queries in DuckDB: exit code 1 if they differ.
+    #[command(before_help = "Example:\n  lambdaflow oracle nexmark --events 1000000 -w 2")]
+    Oracle(Oracle),
     /// Look into a log.
     #[command(subcommand, before_help = "Example:\n  lambdaflow log verify /tmp/web\n  lambdaflow log cat /tmp/web --limit 10")]
     Log(LogCommand),
@@ -207,6 +210,24 @@ pub(crate) struct Generate {
     /// What the lines are made from; the same seed makes the same lines.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+}
+
+#[derive(Args)]
+pub(crate) struct Oracle {
+    /// Name of the dataflow.
+    pub dataflow: Option<String>,
+    /// How many events are generated.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub events: u64,
+    /// What the events are made from, and where the layers are cut.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Worker threads of each layer.
+    #[arg(short = 'w', long, alias = "threads", default_value_t = 1, value_parser = workers)]
+    pub workers: usize,
+    /// How to print the result.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
 }
 
 #[derive(Subcommand)]

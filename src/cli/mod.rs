@@ -7,6 +7,7 @@ mod arguments;
 mod client;
 mod ingest;
 mod log;
+mod oracle;
 mod run;
 mod runnable;
 
@@ -129,6 +130,7 @@ fn carry_out(command: Command, programs: &[Box<dyn Runnable>]) -> Result<u8, Fai
         Command::Audit(audit) if audit.log.is_some() => find(programs, audit.dataflow.as_deref())?.audit(&audit),
         Command::Audit(audit) => client::audit(&audit.server, audit.format),
         Command::Generate(generate) => find(programs, generate.dataflow.as_deref())?.generate(&generate),
+        Command::Oracle(oracle) => find(programs, oracle.dataflow.as_deref())?.oracle(&oracle),
         Command::Log(command) => match command {
             arguments::LogCommand::Info(info) => log::info(&info),
             arguments::LogCommand::Verify(verify) => log::verify(&verify),

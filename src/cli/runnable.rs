@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::log::{Event, Log, LogOptions, RealDisk, SystemClock, Tick};
 use crate::runtime::{Program, audit_log};
 
-use super::arguments::{Audit, DurabilityArgument, Generate, Ingest, LogCat, Run};
-use super::{Failure, client, ingest, run};
+use super::arguments::{Audit, DurabilityArgument, Generate, Ingest, LogCat, Oracle, Run};
+use super::{Failure, client, ingest, oracle, run};
 
 /// A program that the command line can carry out. Implemented by [`Program`].
 #[expect(private_interfaces, reason = "the arguments are the command line's own")]
@@ -24,6 +24,8 @@ pub trait Runnable: Send + Sync {
     fn audit(&self, arguments: &Audit) -> Result<u8, Failure>;
     #[doc(hidden)]
     fn generate(&self, arguments: &Generate) -> Result<u8, Failure>;
+    #[doc(hidden)]
+    fn oracle(&self, arguments: &Oracle) -> Result<u8, Failure>;
     #[doc(hidden)]
     fn cat(&self, arguments: &LogCat) -> Result<u8, Failure>;
 }
@@ -64,6 +66,10 @@ impl<E: Event> Runnable for Program<E> {
         }
         out.flush()?;
         Ok(0)
+    }
+
+    fn oracle(&self, arguments: &Oracle) -> Result<u8, Failure> {
+        oracle::oracle(self, arguments)
     }
 
     fn cat(&self, arguments: &LogCat) -> Result<u8, Failure> {

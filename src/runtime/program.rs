@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::layers::Dataflow;
 use crate::log::Event;
+use crate::testing::Oracle;
 
 /// Reads one line of input as an event, or says why it is none.
 pub type LineParser<E> = Arc<dyn Fn(&[u8]) -> Result<E, String> + Send + Sync>;
@@ -22,6 +23,8 @@ pub struct Program<E: Event> {
     pub lines: Option<LineParser<E>>,
     /// Sample input, if there is any.
     pub samples: Option<SampleLines>,
+    /// The same views in SQL, if somebody wrote them down.
+    pub oracle: Option<Oracle<E>>,
 }
 
 impl<E: Event> Clone for Program<E> {
@@ -32,6 +35,7 @@ impl<E: Event> Clone for Program<E> {
             dataflow: Arc::clone(&self.dataflow),
             lines: self.lines.clone(),
             samples: self.samples.clone(),
+            oracle: self.oracle.clone(),
         }
     }
 }
@@ -39,7 +43,7 @@ impl<E: Event> Clone for Program<E> {
 impl<E: Event> Program<E> {
     /// A program that reads its events as JSON, one a line.
     pub fn new(name: &str, dataflow: impl Dataflow<E>) -> Self {
-        Self { name: name.to_owned(), summary: String::new(), dataflow: Arc::new(dataflow), lines: None, samples: None }
+        Self { name: name.to_owned(), summary: String::new(), dataflow: Arc::new(dataflow), lines: None, samples: None, oracle: None }
     }
 
     /// Says in one line what it computes.
@@ -55,6 +59,11 @@ impl<E: Event> Program<E> {
     /// Offers sample input, made from a seed.
     pub fn samples<I: Iterator<Item = String> + 'static>(self, samples: impl Fn(u64) -> I + Send + Sync + 'static) -> Self {
         Self { samples: Some(Arc::new(move |seed| Box::new(samples(seed)))), ..self }
+    }
+
+    /// Says what its views are in SQL, so that their answers can be compared with those of a database.
+    pub fn oracle(self, oracle: Oracle<E>) -> Self {
+        Self { oracle: Some(oracle), ..self }
     }
 
     /// Reads one line as JSON.

@@ -48,7 +48,7 @@ fn help_starts_with_an_example() {
     assert!(help.out.starts_with("Example:\n  lambdaflow ingest"), "{}", help.out);
 
     assert_eq!(help.err, "");
-    for command in ["run", "ingest", "query", "rebuild", "audit", "generate", "log"] {
+    for command in ["run", "ingest", "query", "rebuild", "audit", "generate", "oracle", "log"] {
         assert!(help.out.contains(command), "{command} is missing");
         let help = lambdaflow([command, "--help"]).exits(0);
         assert!(help.out.starts_with(&format!("Example:\n  lambdaflow {command} ")), "{}", help.out);
@@ -66,7 +66,7 @@ fn a_malformed_line_stops_an_ingestion_before_anything_is_taken() {
     ended.says(&[&format!("{file}:3"), "closing quote", "hint: nothing was ingested", "--on-error skip"]);
     assert_eq!(events_in(&log), 0);
     // The same from a pipe, which cannot be read twice.
-    lambdaflow_with_input(["ingest", "--log", &log, "-"], with_a_bad_line().1).exits(1).says(&["-:3"]);
+    lambdaflow_with_input(["ingest", "web_analytics", "--log", &log, "-"], with_a_bad_line().1).exits(1).says(&["-:3"]);
     assert_eq!(events_in(&log), 0);
 }
 
@@ -81,7 +81,7 @@ fn skipping_takes_the_other_lines_and_keeps_what_is_left_out() {
     assert_eq!(std::fs::read_to_string(&rejects).expect("rejects"), format!("{BAD_LINE}\n"));
     assert_eq!(cat(&log), requests(&good));
 
-    let json = lambdaflow(["ingest", "--log", &log, &file, "--on-error", "skip", "--format", "json"]).exits(0).json();
+    let json = lambdaflow(["ingest", "web_analytics", "--log", &log, &file, "--on-error", "skip", "--format", "json"]).exits(0).json();
     assert_eq!((&json["accepted"], &json["rejected"]), (&json!(3), &json!(1)));
     assert_eq!(json["first_rejected"][0]["line"], 3);
 }
@@ -101,12 +101,12 @@ fn a_directory_that_is_no_log_is_refused_and_left_as_it_was() {
     let wrong = wrong.to_str().expect("UTF-8");
     let before = listing(wrong);
     for command in [
-        vec!["ingest", "--log", wrong, &file],
-        vec!["run", "--log", wrong, "--listen", "127.0.0.1:0"],
+        vec!["ingest", "web_analytics", "--log", wrong, &file],
+        vec!["run", "web_analytics", "--log", wrong, "--listen", "127.0.0.1:0"],
         vec!["log", "info", wrong],
         vec!["log", "verify", wrong],
-        vec!["log", "cat", wrong],
-        vec!["audit", "--log", wrong],
+        vec!["log", "cat", "--dataflow", "web_analytics", wrong],
+        vec!["audit", "web_analytics", "--log", wrong],
     ] {
         lambdaflow(&command).exits(2).says(&[wrong, "is not a log", "cat.jpg", "hint: "]);
         assert_eq!(listing(wrong), before, "{command:?}");
@@ -117,14 +117,17 @@ fn a_directory_that_is_no_log_is_refused_and_left_as_it_was() {
 fn a_directory_that_is_missing_is_made_by_writers_only() {
     let dir = Dir::new();
     let missing = dir.at("missing");
-    for command in
-        [vec!["log", "info", &missing], vec!["log", "verify", &missing], vec!["log", "cat", &missing], vec!["audit", "--log", &missing]]
-    {
+    for command in [
+        vec!["log", "info", &missing],
+        vec!["log", "verify", &missing],
+        vec!["log", "cat", "--dataflow", "web_analytics", &missing],
+        vec!["audit", "web_analytics", "--log", &missing],
+    ] {
         lambdaflow(&command).exits(2).says(&["there is no log in", &missing, "hint: "]);
         assert!(!dir.path("missing").exists(), "{command:?}");
     }
     // A file that cannot be read must not leave a log behind either.
-    lambdaflow(["ingest", "--log", &missing, &dir.at("no-such-file")]).exits(2).says(&["no-such-file"]);
+    lambdaflow(["ingest", "web_analytics", "--log", &missing, &dir.at("no-such-file")]).exits(2).says(&["no-such-file"]);
     assert!(!dir.path("missing").exists());
 }
 
@@ -154,10 +157,10 @@ fn a_log_of_another_event_type_is_refused() {
     append(&dir.path("songs"), &[Song { title: "Die Gedanken sind frei".to_owned() }]);
     let (songs, file) = (dir.at("songs"), dir.file("requests.log", lines(3)));
     for command in [
-        vec!["ingest", "--log", &songs, &file],
-        vec!["run", "--log", &songs, "--listen", "127.0.0.1:0"],
-        vec!["log", "cat", &songs],
-        vec!["audit", "--log", &songs],
+        vec!["ingest", "web_analytics", "--log", &songs, &file],
+        vec!["run", "web_analytics", "--log", &songs, "--listen", "127.0.0.1:0"],
+        vec!["log", "cat", "--dataflow", "web_analytics", &songs],
+        vec!["audit", "web_analytics", "--log", &songs],
     ] {
         lambdaflow(&command).exits(2).says(&[&songs, "songs.Song", "web_analytics.Request", "hint: "]);
     }
@@ -174,15 +177,19 @@ fn a_port_or_a_log_in_use_is_refused_and_the_user_of_it_goes_on() {
     let server = Serving::start(&log, &[]);
     let address = server.url.strip_prefix("http://").expect("an address").to_owned();
     let other = dir.at("other");
-    lambdaflow(["run", "--log", &other, "--listen", &address]).exits(6).says(&[&address, "in use", "hint: --listen 127.0.0.1:0"]);
+    lambdaflow(["run", "web_analytics", "--log", &other, "--listen", &address]).exits(6).says(&[
+        &address,
+        "in use",
+        "hint: --listen 127.0.0.1:0",
+    ]);
     assert!(!dir.path("other").exists(), "no log is made in vain");
 
     let process = format!("in use by process {}", server.process.id());
     for command in [
-        vec!["run", "--log", &log, "--listen", "127.0.0.1:0"],
-        vec!["ingest", "--log", &log, &file],
-        vec!["log", "cat", &log],
-        vec!["audit", "--log", &log],
+        vec!["run", "web_analytics", "--log", &log, "--listen", "127.0.0.1:0"],
+        vec!["ingest", "web_analytics", "--log", &log, &file],
+        vec!["log", "cat", "--dataflow", "web_analytics", &log],
+        vec!["audit", "web_analytics", "--log", &log],
     ] {
         lambdaflow(&command).exits(6).says(&[&log, &process, "hint: "]);
     }
@@ -194,20 +201,27 @@ fn a_port_or_a_log_in_use_is_refused_and_the_user_of_it_goes_on() {
 }
 
 #[test]
+fn an_oracle_that_is_not_there_is_asked_for() {
+    let mut without = program(["oracle", "nexmark", "--events", "10"]);
+    without.env("LAMBDAFLOW_PYTHON", "/no/such/python");
+    start(without, "").wait().exits(2).says(&["/no/such/python", "hint: `pip install duckdb`"]);
+}
+
+#[test]
 fn wrong_usage_exits_with_2_and_touches_nothing() {
     let dir = Dir::new();
     let (log, file) = (dir.at("log"), dir.file("requests.log", lines(3)));
     let run = |more: &[&'static str]| {
-        [&["run", "--log", &log, "--listen", "127.0.0.1:0"], more].concat().into_iter().map(str::to_owned).collect()
+        [&["run", "web_analytics", "--log", &log, "--listen", "127.0.0.1:0"], more].concat().into_iter().map(str::to_owned).collect()
     };
     let given = |arguments: &[&str]| arguments.iter().map(|argument| argument.to_string()).collect::<Vec<String>>();
     let cases: Vec<(Vec<String>, &[&str])> = vec![
         (given(&[]), &["Usage:"]),
         (given(&["fly"]), &["fly"]),
         (given(&["run"]), &["--log"]),
-        (given(&["ingest", &file]), &["--log"]),
-        (given(&["ingest", "--log", &log, "--to", "http://127.0.0.1:1", &file]), &["--to"]),
-        (given(&["ingest", "--log", &log, "--on-error", "cry", &file]), &["cry", "skip"]),
+        (given(&["ingest", "web_analytics", &file]), &["--log"]),
+        (given(&["ingest", "web_analytics", "--log", &log, "--to", "http://127.0.0.1:1", &file]), &["--to"]),
+        (given(&["ingest", "web_analytics", "--log", &log, "--on-error", "cry", &file]), &["cry", "skip"]),
         (given(&["run", "no_such", "--log", &log]), &["there is no dataflow `no_such`", "hint: web_analytics"]),
         (given(&["ingest", "no_such", "--log", &log, &file]), &["there is no dataflow `no_such`", "hint: web_analytics"]),
         (run(&["--no-such-flag"]), &["--no-such-flag"]),
@@ -218,12 +232,15 @@ fn wrong_usage_exits_with_2_and_touches_nothing() {
         (run(&["--tick", "10"]), &["a number with a unit"]),
         (run(&["--batch-interval", "soon"]), &["a number with a unit"]),
         (run(&["--durability", "hope"]), &["hope", "sync"]),
-        (given(&["run", "--log", &log, "--listen", "0.0.0.0:0"]), &["no authentication", "--insecure"]),
-        (given(&["run", "--log", &log, "--listen", "[::]:0"]), &["no authentication", "--insecure"]),
-        (given(&["run", "--log", &log, "--listen", "here"]), &["here"]),
-        (given(&["run", "--log", &log, "--listen", "192.0.2.1:7070", "--insecure"]), &["cannot listen on 192.0.2.1:7070"]),
+        (given(&["run", "web_analytics", "--log", &log, "--listen", "0.0.0.0:0"]), &["no authentication", "--insecure"]),
+        (given(&["run", "web_analytics", "--log", &log, "--listen", "[::]:0"]), &["no authentication", "--insecure"]),
+        (given(&["run", "web_analytics", "--log", &log, "--listen", "here"]), &["here"]),
+        (given(&["run", "web_analytics", "--log", &log, "--listen", "192.0.2.1:7070", "--insecure"]), &["cannot listen on 192.0.2.1:7070"]),
         (given(&["query", "hits", "--top", "3", "--prefix", "/"]), &["--top"]),
         (given(&["log", "dance", &log]), &["dance"]),
+        (given(&["run", "--log", &log]), &["which dataflow?", "hint: web_analytics"]),
+        (given(&["oracle", "web_analytics"]), &["no queries"]),
+        (given(&["oracle", "nexmark", "--events", "0"]), &["--events"]),
     ];
     for (arguments, parts) in cases {
         lambdaflow(&arguments).exits(2).says(parts);
@@ -238,7 +255,7 @@ fn no_server_to_ask_is_a_lost_peer() {
     drop(free);
     let dir = Dir::new();
     let file = dir.file("requests.log", lines(3));
-    for command in [vec!["query", "hits"], vec!["rebuild"], vec!["audit"], vec!["ingest", &file]] {
+    for command in [vec!["query", "hits"], vec!["rebuild"], vec!["audit"], vec!["ingest", "web_analytics", &file]] {
         let arguments = [command, vec!["--to", &url]].concat();
         lambdaflow(&arguments).exits(4).says(&["no answer from", &url, "hint: is `lambdaflow run` running there?"]);
     }
@@ -272,7 +289,11 @@ fn damage_is_named_by_segment_and_byte_and_never_served() {
     let byte = json["damage"][0]["byte"].as_u64().expect("a byte");
     assert!(byte <= middle as u64, "{byte} is past the damage at {middle}");
 
-    for command in [vec!["run", "--listen", "127.0.0.1:0", "--log", &log], vec!["audit", "--log", &log], vec!["log", "cat", &log]] {
+    for command in [
+        vec!["run", "web_analytics", "--listen", "127.0.0.1:0", "--log", &log],
+        vec!["audit", "web_analytics", "--log", &log],
+        vec!["log", "cat", "--dataflow", "web_analytics", &log],
+    ] {
         let ended = lambdaflow(&command).exits(3).says(&[&damaged, &format!("byte {byte}: "), "hint: `log verify DIR`"]);
         assert!(!ended.err.contains("serving on"), "{command:?} served: {}", ended.err);
     }
@@ -282,8 +303,8 @@ fn damage_is_named_by_segment_and_byte_and_never_served() {
 fn a_reader_that_leaves_early_is_no_error() {
     let dir = Dir::new();
     let (log, file) = (dir.at("log"), dir.file("requests.log", lines(20_000)));
-    lambdaflow(["ingest", "--log", &log, &file]).exits(0);
-    for arguments in [vec!["log", "cat", &log], vec!["generate", "--events", "1000000"]] {
+    lambdaflow(["ingest", "web_analytics", "--log", &log, &file]).exits(0);
+    for arguments in [vec!["log", "cat", "--dataflow", "web_analytics", &log], vec!["generate", "web_analytics", "--events", "1000000"]] {
         let mut child = program(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut first = String::new();
@@ -301,17 +322,22 @@ fn a_reader_that_leaves_early_is_no_error() {
 fn generated_lines_can_be_piped_into_a_log_and_into_a_server() {
     let dir = Dir::new();
     let generated = lambdaflow(["generate", "web_analytics", "--events", "2000", "--seed", "5"]).exits(0).out;
-    assert_eq!(generated, lambdaflow(["generate", "--events", "2000", "--seed", "5"]).exits(0).out, "a seed makes the same lines");
-    assert_ne!(generated, lambdaflow(["generate", "--events", "2000", "--seed", "6"]).exits(0).out);
+    assert_eq!(
+        generated,
+        lambdaflow(["generate", "web_analytics", "--events", "2000", "--seed", "5"]).exits(0).out,
+        "a seed makes the same lines"
+    );
+    assert_ne!(generated, lambdaflow(["generate", "web_analytics", "--events", "2000", "--seed", "6"]).exits(0).out);
 
     let log = dir.at("log");
     lambdaflow_with_input(["ingest", "web_analytics", "--log", &log, "-"], generated.clone()).exits(0);
     assert_eq!(cat(&log), requests(&generated));
-    lambdaflow_with_input(["ingest", "--log", &log, "--on-error", "skip", "-"], generated.clone()).exits(0);
+    lambdaflow_with_input(["ingest", "web_analytics", "--log", &log, "--on-error", "skip", "-"], generated.clone()).exits(0);
     assert_eq!(events_in(&log), 4_000);
 
     let server = Serving::start(&log, &["--threads", "2"]);
-    let sent = lambdaflow_with_input(["ingest", "--to", &server.url, "--format", "json", "-"], generated.clone()).exits(0).json();
+    let sent =
+        lambdaflow_with_input(["ingest", "web_analytics", "--to", &server.url, "--format", "json", "-"], generated.clone()).exits(0).json();
     assert_eq!((&sent["accepted"], &sent["rejected"]), (&json!(2_000), &json!(0)));
     let token = sent["last_tick"].as_u64().expect("a tick");
     let three = requests(&generated.repeat(3));
@@ -321,9 +347,9 @@ fn generated_lines_can_be_piped_into_a_log_and_into_a_server() {
     // Rejected lines are named as the file numbers them, over requests, too.
     let (good, bad) = with_a_bad_line();
     let rejects = dir.at("rejects");
-    lambdaflow_with_input(["ingest", "--to", &server.url, "-"], bad.clone()).exits(1).says(&["-:3", "hint: "]);
+    lambdaflow_with_input(["ingest", "web_analytics", "--to", &server.url, "-"], bad.clone()).exits(1).says(&["-:3", "hint: "]);
     let file = dir.file("bad.log", &bad);
-    let skipped = lambdaflow(["ingest", "--to", &server.url, "--on-error", "skip", "--rejects", &rejects, &file]).exits(0);
+    let skipped = lambdaflow(["ingest", "web_analytics", "--to", &server.url, "--on-error", "skip", "--rejects", &rejects, &file]).exits(0);
     skipped.says(&[&format!("rejected {file}:3: ")]);
     assert_eq!(std::fs::read_to_string(&rejects).expect("rejects"), format!("{BAD_LINE}\n"));
     server.stop();
@@ -375,7 +401,7 @@ fn query_asks_in_every_way_for_people_and_for_programs() {
 fn rebuild_and_audit_say_that_both_layers_agree() {
     let dir = Dir::new();
     let (log, file) = (dir.at("log"), dir.file("requests.log", lines(500)));
-    lambdaflow(["ingest", "--log", &log, &file]).exits(0);
+    lambdaflow(["ingest", "web_analytics", "--log", &log, &file]).exits(0);
     let server = Serving::start(&log, &["--batch-interval", "0"]);
     let token = server.append(&[event(1)]);
     let before = server.answers(token);
@@ -393,7 +419,7 @@ fn rebuild_and_audit_say_that_both_layers_agree() {
     assert_eq!(server.get("/v1/status", &[]).ok()["generation"], 3, "an audit switches to nothing");
     server.stop();
 
-    let audit = lambdaflow(["audit", "--log", &log, "--threads", "2"]).exits(0);
+    let audit = lambdaflow(["audit", "web_analytics", "--log", &log, "--threads", "2"]).exits(0);
     assert!(audit.out.starts_with("both layers, everything before tick "), "{}", audit.out);
     assert_eq!(audit.out.lines().filter(|line| line.contains(" agree ")).count(), 9, "{}", audit.out);
     let json = lambdaflow(["audit", "web_analytics", "--log", &log, "--format", "json"]).exits(0).json();
@@ -461,9 +487,13 @@ fn a_full_disk_stops_an_ingestion_which_can_be_resumed() {
     };
     let log = dir.at("disk/log");
     let first = lines(500);
-    lambdaflow(["ingest", "--log", &log, &dir.file("first", &first)]).exits(0);
+    lambdaflow(["ingest", "web_analytics", "--log", &log, &dir.file("first", &first)]).exits(0);
     let input = lines(20_000);
-    lambdaflow(["ingest", "--log", &log, &dir.file("second", &input)]).exits(5).says(&["no space", &log, "hint: make room"]);
+    lambdaflow(["ingest", "web_analytics", "--log", &log, &dir.file("second", &input)]).exits(5).says(&[
+        "no space",
+        &log,
+        "hint: make room",
+    ]);
 
     disk.grow(64 << 10);
     lambdaflow(["log", "verify", &log]).exits(0);
@@ -471,7 +501,7 @@ fn a_full_disk_stops_an_ingestion_which_can_be_resumed() {
     let (first, input) = (requests(&first), requests(&input));
     assert_eq!(kept[..500], first, "what was acknowledged is there");
     assert_eq!(kept[500..], input[..kept.len() - 500], "and then some of what was being ingested, in order");
-    lambdaflow(["ingest", "--log", &log, &dir.file("third", lines(100))]).exits(0);
+    lambdaflow(["ingest", "web_analytics", "--log", &log, &dir.file("third", lines(100))]).exits(0);
     assert_eq!(events_in(&log), kept.len() as u64 + 100);
 }
 

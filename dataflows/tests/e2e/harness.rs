@@ -371,7 +371,7 @@ pub fn assert_same_answers(want: &str, got: &str, context: &str) {
 /// The events that `log cat` prints.
 #[track_caller]
 pub fn cat(log: &str) -> Vec<Request> {
-    let printed = lambdaflow(["log", "cat", log]).exits(0).out;
+    let printed = lambdaflow(["log", "cat", "--dataflow", "web_analytics", log]).exits(0).out;
     printed
         .lines()
         .map(|line| {

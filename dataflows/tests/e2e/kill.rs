@@ -177,18 +177,18 @@ fn a_killed_ingestion_leaves_a_prefix_of_the_file_and_can_be_resumed() {
     println!("LAMBDAFLOW_SEED={seed}");
     let mut random = Random::new(seed);
     let dir = Dir::new();
-    let generated = lambdaflow(["generate", "--events", "80000"]).exits(0).out;
+    let generated = lambdaflow(["generate", "web_analytics", "--events", "80000"]).exits(0).out;
     let file = dir.file("requests.log", &generated);
     let requests: Vec<Request> = generated.lines().map(|line| parse_any(line.as_bytes()).expect("a good line")).collect();
 
     // How large the log becomes when nobody disturbs it is the range of the moments.
-    lambdaflow(["ingest", "--log", &dir.at("whole"), &file]).exits(0);
+    lambdaflow(["ingest", "web_analytics", "--log", &dir.at("whole"), &file]).exits(0);
     let whole = bytes_in(&dir.path("whole/p0000"));
 
     let mut cut_short = 0;
     for round in 0..4 {
         let log = dir.at(&format!("log-{round}"));
-        let mut ingestion = start(program(["ingest", "--log", &log, "--on-error", "skip", &file]), "");
+        let mut ingestion = start(program(["ingest", "web_analytics", "--log", &log, "--on-error", "skip", &file]), "");
         let (partition, moment) = (dir.path(&format!("log-{round}/p0000")), random.below(whole));
         eventually("the log has grown so far", || (bytes_in(&partition) >= moment || ingestion.ended().is_some()).then_some(()));
         ingestion.kill();
@@ -201,7 +201,7 @@ fn a_killed_ingestion_leaves_a_prefix_of_the_file_and_can_be_resumed() {
         cut_short += usize::from(kept.len() < requests.len());
 
         let rest: String = generated.split_inclusive('\n').skip(kept.len()).collect();
-        lambdaflow_with_input(["ingest", "--log", &log, "-"], rest).exits(0);
+        lambdaflow_with_input(["ingest", "web_analytics", "--log", &log, "-"], rest).exits(0);
         assert!(cat(&log) == requests, "{context}: resumed after {} events", kept.len());
         println!("killed after {} of {} events, resumed", kept.len(), requests.len());
     }

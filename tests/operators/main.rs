@@ -10,11 +10,18 @@
 mod harness;
 
 mod aggregate;
+mod changes;
+mod graphs;
 mod join;
+mod keyed;
 mod linear;
+mod monoids;
 mod opaque;
 mod quarantine;
 mod reduce;
+mod relational;
 mod running;
 mod stacked;
+mod temporal;
 mod top_k;
+mod windows;

@@ -114,14 +114,29 @@ mutant 'reduce: a few changes to many rows are lost' reduce.rs \
     'Err(_) => {}'
 
 mutant 'join: changes on the left miss the base of the right' join.rs \
-    'changes.concat(new_left).concat(new_right)' \
-    'changes.concat(new_right.concat(new_left.filter(|_| false)))'
+    'let base = right_base.rows(&key);' \
+    'let base = &right_base.rows(&key)[..0];'
 mutant 'join: changes on the right miss the base of the left' join.rs \
-    'changes.concat(new_left).concat(new_right)' \
-    'changes.concat(new_left.concat(new_right.filter(|_| false)))'
+    'let base = left_base.rows(&key);' \
+    'let base = &left_base.rows(&key)[..0];'
 mutant 'join: the left side is not frozen' join.rs \
-    'Run::from_rows(left_kept.rows())' \
-    'Run::from_rows(left_kept.rows().into_iter().take(0))'
+    'sides.left.take(key)' \
+    'sides.left.take(key).take(0)'
+mutant 'join: the right side is not frozen' join.rs \
+    'sides.right.take(key)' \
+    'sides.right.take(key).take(0)'
+mutant 'join: a key with changes on one side is forgotten' join.rs \
+    'known.left.rows.is_empty() && known.right.rows.is_empty()' \
+    'known.left.rows.is_empty() || known.right.rows.is_empty()'
+mutant 'join: changes of one tick do not meet' join.rs \
+    'known.left.add(lefts);
+                        for (right, m) in &rights {
+                            known.left.rows.iter().for_each(|(left, n)| join(left, right, n * m));
+                        }' \
+    'for (right, m) in &rights {
+                            known.left.rows.iter().for_each(|(left, n)| join(left, right, n * m));
+                        }
+                        known.left.add(lefts);'
 
 mutant 'running: the base is not brought in' running.rs \
     'let base = base.rows(&key).first().map(|((), sum)| sum.clone());' \
@@ -130,8 +145,8 @@ mutant 'running: the base is frozen again' running.rs \
     'Some((key, (), sums.changes?))' \
     'Some((key, (), sums.total()?))'
 mutant 'in order: ticks are not waited for' in_order.rs \
-    '.filter(|first| !frontier.less_equal(first.key()))' \
-    '.filter(|_| frontier.len() < 9)'
+    '.filter(|first| complete(first.key()))' \
+    '.filter(|_| frontiers.len() < 9)'
 mutant 'running: distinct takes missing rows for present' running.rs \
     'Diff::from(n > 0)' \
     'Diff::from(n != 0)'

@@ -36,7 +36,13 @@ impl<K: Eq + Hash, A> InOrder<K, A> {
 
     /// The earliest tick, if nothing more can come for it.
     pub(crate) fn next_complete(&mut self, frontier: AntichainRef<'_, u64>) -> Option<(u64, Capability<u64>, Table<K, A>)> {
-        let first = self.ticks.first_entry().filter(|first| !frontier.less_equal(first.key()))?;
+        self.next_complete_in(&[frontier])
+    }
+
+    /// The earliest tick, if nothing more can come for it on any of some inputs.
+    pub(crate) fn next_complete_in(&mut self, frontiers: &[AntichainRef<'_, u64>]) -> Option<(u64, Capability<u64>, Table<K, A>)> {
+        let complete = |tick: &u64| frontiers.iter().all(|frontier| !frontier.less_equal(tick));
+        let first = self.ticks.first_entry().filter(|first| complete(first.key()))?;
         let (tick, (capability, gathered)) = first.remove_entry();
         Some((tick, capability, gathered))
     }

@@ -20,7 +20,6 @@ mod in_order;
 mod join;
 mod keyed;
 mod layer;
-mod look_up;
 mod moments;
 mod monoid;
 mod opaque;

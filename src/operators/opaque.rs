@@ -5,16 +5,21 @@
 //! **State.** Whatever the code keeps, over the whole input.
 //! **Cost.** In each graph once the whole base (its hydration); then what the code costs.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use differential_dataflow::consolidation::consolidate;
 use differential_dataflow::operators::iterate::Iterate;
 use differential_dataflow::{AsCollection, VecCollection};
 use timely::dataflow::Scope;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::generic::operator::source;
 use timely::dataflow::scope::Iterative;
 use timely::order::Product;
 
 use crate::runs::{Data, Levels, Run};
 
-use super::arranged::{Kept, arrange};
 use super::flow::{Diff, Flow, place};
 use super::layer::{Layer, Slot};
 use super::quarantine::Graph;
@@ -114,12 +119,25 @@ impl<'s, D: Data> Flow<'s, D> {
 /// A collection inside a loop: times are pairs of a tick and a round.
 pub type Inner<'i, D> = VecCollection<'i, Product<u64, u64>, D, Diff>;
 
+/// Freezes what a collection changed by, all times added up.
 fn freeze_changes<D: Data>(layer: &Layer, slot: &Slot<D, (), Diff>, changes: &VecCollection<'_, u64, D, Diff>) {
-    if layer.freezes() {
-        let arranged = arrange(place(changes.clone().map(|row| (row, ())).inner), "Freeze");
-        let kept = Kept::new(layer, &arranged.trace);
-        layer.freeze_by(slot, move || Run::from_rows(kept.rows()));
+    if !layer.freezes() {
+        return;
     }
+    let rows: Rc<RefCell<Vec<(D, Diff)>>> = Rc::default();
+    let frozen = Rc::clone(&rows);
+    layer.freeze_by(slot, move || Run::from_rows(frozen.take().into_iter().map(|(row, diff)| (row, (), diff))));
+    let placed = place(changes.clone().map(|row| (row, ())).inner);
+    let mut consolidated = 0;
+    placed.sink(Pipeline, "Freeze", move |(input, _)| {
+        let mut rows = rows.borrow_mut();
+        input.for_each(|_, updates| rows.extend(updates.drain(..).map(|((row, ()), _, diff)| (row, diff))));
+        // A loop changes its mind: what it took back must not pile up.
+        if rows.len() >= 2 * consolidated {
+            consolidate(&mut rows);
+            consolidated = rows.len().max(1024);
+        }
+    });
 }
 
 /// This worker's rows of the base, all at the layer's entry time.

@@ -50,7 +50,7 @@ mod oracle;
 pub mod reference;
 pub mod views;
 
-pub use dataflow::nexmark;
+pub use dataflow::{nexmark, nexmark_query};
 pub use event::{Auction, Bid, NexmarkEvent, Person};
 
 use lambdaflow::prelude::Program;

@@ -163,6 +163,55 @@ mutant 'top-k: the least rows in place of the greatest' top_k.rs \
     'rows.iter().rev()' \
     'rows.iter()'
 
+mutant 'outer joins: matched rows stay as unmatched, too' relational.rs \
+    '.concat(present.map(|key| (key, None)).negate())' \
+    '.concat(present.map(|key| (key, None)).filter(|_| false))'
+mutant 'as of: a version holds when the next one does' relational.rs \
+    '|next| next - 1' \
+    '|next| next'
+mutant 'as of: facts with a version stay without one, too' relational.rs \
+    'spans.extend(next.map(|first| ((first, u64::MAX, None), -1)));' \
+    ''
+mutant 'set operators: both sides are one' relational.rs \
+    '(0 as Diff, 1 as Diff)' \
+    '(1 as Diff, 0 as Diff)'
+
+mutant 'cells: cells of zero are kept' cells.rs \
+    'if *sums == [0; WIDTH] {' \
+    'if false {'
+mutant 'cells: merged cells of zero are kept' cells.rs \
+    'if counters != [0; WIDTH] {' \
+    'if true {'
+mutant 'variance: the remainder is not corrected' moments.rs \
+    '(exact - rest * rest)' \
+    '(exact - rest * 0)'
+mutant 'quantiles: one value too high' distributions.rs \
+    'left <= 0' \
+    'left < 0'
+mutant 'heavy hitters: bits of others count' frequencies.rs \
+    'counters[1 + bit] > counters[0] - counters[1 + bit]' \
+    'counters[1 + bit] > 0'
+mutant 'extremes: a set forgets that there were more' extremes.rs \
+    'other.more || ' \
+    ''
+
+mutant 'sliding: rows of the stretch before are missing' windows.rs \
+    'own.checked_add(1).map(' \
+    'own.checked_add(1).filter(|_| false).map('
+mutant 'sliding: the window is one too wide' windows.rs \
+    'rows[first].0.0 >= width' \
+    'rows[first].0.0 > width'
+mutant 'sessions: a gap is one too short' windows.rs \
+    '<= gap)' \
+    '< gap)'
+
+mutant 'upsert: deletions are forgotten' changes.rs \
+    'self.0.add(key, Max::of((order, None)));' \
+    ''
+mutant 'deduplicate: missing rows count' changes.rs \
+    'rows.iter().find(|(_, n)| *n > 0)' \
+    'rows.first()'
+
 mutant 'views: a view is not frozen' views.rs \
     'Run::from_rows(kept.rows())' \
     'Run::from_rows(kept.rows().into_iter().take(0))'

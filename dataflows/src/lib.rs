@@ -1,4 +1,7 @@
 //! The dataflows shipped with Lambdaflow, each a complete program that an author can copy.
 
+pub mod bank;
 pub mod nexmark;
+pub mod tpch;
 pub mod web_analytics;
+pub mod wordcount;

@@ -2,10 +2,18 @@
 
 use std::process::ExitCode;
 
+use lambdaflow_dataflows::{bank, nexmark, tpch, web_analytics, wordcount};
+
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    lambdaflow::main_of(vec![Box::new(lambdaflow_dataflows::web_analytics::program()), Box::new(lambdaflow_dataflows::nexmark::program())])
+    lambdaflow::main_of(vec![
+        Box::new(web_analytics::program()),
+        Box::new(wordcount::program()),
+        Box::new(bank::program()),
+        Box::new(nexmark::program()),
+        Box::new(tpch::program()),
+    ])
 }

@@ -48,7 +48,7 @@ impl<K: Data, M: Monoid> Clone for Aggregated<'_, K, M> {
 ///
 /// Strings are `&[u8]` or `&str`, integers are values, tuples are tuples of these; any owned key can be lent as `&K`.
 pub trait KeyRef<K: Columnar> {
-    /// Feeds the key to a hasher; every form of one key feeds the same.
+    /// Feeds the key to a hasher. Forms of one key that feed differently are combined apart, and meet behind the exchange.
     fn feed<H: Hasher>(&self, hasher: &mut H);
     /// Whether it is the stored key.
     fn is(&self, stored: Ref<'_, K>) -> bool;
@@ -78,6 +78,19 @@ impl KeyRef<String> for &str {
     }
     fn store(self, column: &mut <String as Columnar>::Container) {
         column.push(self);
+    }
+}
+
+/// Any owned key.
+impl<K: Data> KeyRef<K> for &K {
+    fn feed<H: Hasher>(&self, hasher: &mut H) {
+        self.hash(hasher);
+    }
+    fn is(&self, stored: Ref<'_, K>) -> bool {
+        **self == K::into_owned(stored)
+    }
+    fn store(self, column: &mut K::Container) {
+        Push::<&K>::push(column, self);
     }
 }
 

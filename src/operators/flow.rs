@@ -92,7 +92,11 @@ impl<'s, D: Data> Flow<'s, D> {
     }
 
     /// The rows that `logic` makes of each row: all or none of a row's.
-    fn each<E: Data>(self, name: &str, mut logic: impl FnMut(D, &mut Made<'_, E>) -> Result<(), String> + 'static) -> Flow<'s, E> {
+    pub(crate) fn each<E: Data>(
+        self,
+        name: &str,
+        mut logic: impl FnMut(D, &mut Made<'_, E>) -> Result<(), String> + 'static,
+    ) -> Flow<'s, E> {
         let mut guard = self.graph.guard(name);
         let rows = guarded(&self.graph, self.changes.inner, name, move |mut updates, made, failed| {
             let (mut whole, mut current) = (made.len(), None);

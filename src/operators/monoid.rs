@@ -10,7 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::runs::Change;
 
-/// Values that can be added in any order and grouping, with the same sum. Zero is "nothing was added".
+/// Values that can be added in any order and grouping, with the same sum, bit for bit. Zero is "nothing was added", and no other
+/// value is: sums that are zero are dropped. [`crate::testing::check_monoid`] checks an author's own.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no monoid: an aggregate cannot add it up",
+    label = "not a `Monoid`",
+    note = "add up `Count`, `Sum`, `Mean`, `Max<T>`, `HyperLogLog`, ..., a tuple of at most four monoids, or a struct made by `lambdaflow::monoid_struct!`",
+    note = "a plain number is `Sum::of(n)` to be added up, `Max::of(n)` to keep the greatest"
+)]
 pub trait Monoid: Change {
     /// What a reader sees.
     type Answer: Serialize + Ord;
@@ -18,7 +25,14 @@ pub trait Monoid: Change {
     fn answer(&self) -> Self::Answer;
 }
 
-/// A monoid in which every value has an opposite.
+/// A monoid in which every value has an opposite: what was added can be taken back and leaves no trace.
+/// [`crate::testing::check_abelian`] checks an author's own.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot take values back, so it cannot aggregate a flow, whose rows may be retracted",
+    label = "not `Abelian`",
+    note = "aggregate it from `Events`, which are never retracted: `events.aggregate(..)` in place of `events.map(..).aggregate(..)`",
+    note = "or use what can be taken back: `distinct` and `count` for `HyperLogLog`, `top_k_by_group(1, ..)` for `Min`, `Max`, `ArgMin` and `ArgMax`, `distinct` and `top_k_by_group(n, ..)` for `BoundedSet`"
+)]
 pub trait Abelian: Monoid {
     /// The value added `n` times; below zero, taken back.
     fn times(&self, n: isize) -> Self;

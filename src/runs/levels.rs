@@ -5,12 +5,13 @@
 //! no reader's answer, so it needs no coordination: a reader keeps the list it loaded.
 
 use std::any::Any;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use differential_dataflow::consolidation::consolidate;
 
-use super::data::{Change, Data};
+use super::data::{Change, Data, order};
 use super::run::{KeyProbe, Run};
 
 /// A run is merged with its elder when the elder has fewer than this many times its rows.
@@ -105,6 +106,91 @@ impl<K: Data, V: Data, R: Change> Lookup<K, V, R> {
             consolidate(&mut self.rows);
         }
         &self.rows
+    }
+}
+
+/// One end of rows in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The least rows come first.
+    Least,
+    /// The greatest rows come first.
+    Greatest,
+}
+
+/// What is left of a key's rows, by run: rows are taken from one end, without looking at the others.
+#[derive(Clone, Debug)]
+pub struct KeyRows {
+    left: Vec<(usize, Range<usize>)>,
+    end: End,
+}
+
+impl KeyRows {
+    /// Whether all rows were taken.
+    pub fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+}
+
+impl<K: Data, V: Data, R: Change> Lookup<K, V, R> {
+    /// All rows of a key, to be taken from one end. Costs one search in each run.
+    pub fn open(&mut self, key: &K, end: End) -> KeyRows {
+        let mut left = Vec::new();
+        if !self.runs.is_empty() {
+            let key = self.probe.set(key);
+            for (at, run) in self.runs.iter().enumerate() {
+                let reader = run.reader();
+                left.extend(reader.find(key).map(|index| (at, reader.rows(index))));
+            }
+        }
+        KeyRows { left, end }
+    }
+
+    /// The value that [`Lookup::take`] would take.
+    pub fn first(&self, rows: &KeyRows) -> Option<V> {
+        let mut first: Option<(usize, usize)> = None;
+        for (run, range) in &rows.left {
+            let row = outermost(range, rows.end);
+            let before = first.is_none_or(|(other, at)| {
+                let order = order::<V>(self.runs[*run].reader().val(row), self.runs[other].reader().val(at));
+                if rows.end == End::Least { order.is_lt() } else { order.is_gt() }
+            });
+            if before {
+                first = Some((*run, row));
+            }
+        }
+        first.map(|(run, row)| V::into_owned(self.runs[run].reader().val(row)))
+    }
+
+    /// Takes the outermost value with its changes, added up over all runs: none if they cancel.
+    pub fn take(&self, rows: &mut KeyRows) -> Option<(V, Option<R>)> {
+        let first = self.first(rows)?;
+        let mut probe = KeyProbe::default();
+        let mut sum: Option<R> = None;
+        let end = rows.end;
+        rows.left.retain_mut(|(run, range)| {
+            let reader = self.runs[*run].reader();
+            let row = outermost(range, end);
+            if order::<V>(reader.val(row), probe.set(&first)).is_eq() {
+                match &mut sum {
+                    Some(sum) => sum.plus_equals(&reader.change(row)),
+                    None => sum = Some(reader.change(row)),
+                }
+                match end {
+                    End::Least => range.start += 1,
+                    End::Greatest => range.end -= 1,
+                }
+            }
+            range.start < range.end
+        });
+        Some((first, sum.filter(|sum| !sum.is_zero())))
+    }
+}
+
+fn outermost(range: &Range<usize>, end: End) -> usize {
+    match end {
+        End::Least => range.start,
+        End::Greatest => range.end - 1,
     }
 }
 

@@ -17,7 +17,7 @@ pub mod view;
 
 pub use data::{BUCKETS, Change, Data, bucket};
 pub use generation::{Generation, Shard};
-pub use levels::{AnyLevels, Levels, Lookup};
+pub use levels::{AnyLevels, End, KeyRows, Levels, Lookup};
 pub use merged::{Digest, Merged};
 pub use published::{Changes, History, Published};
 pub use run::Run;

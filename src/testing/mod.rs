@@ -1,7 +1,9 @@
-//! The test kit: checks that a dataflow keeps the layer law, and that its answers are those of SQL.
+//! The test kit: checks that a dataflow keeps the layer law, that a monoid is one, and that answers are those of SQL.
 
 mod law;
+mod monoids;
 mod oracle;
 
 pub use law::{Answers, Law, Random, answers_after_cuts, check_layers, check_layers_by_tick};
+pub use monoids::{check_abelian, check_monoid};
 pub use oracle::{Cell, Compared, Oracle, OracleError, PYTHON_VARIABLE, Report, Scale, Tables};

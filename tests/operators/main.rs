@@ -10,11 +10,15 @@
 mod harness;
 
 mod aggregate;
+mod changes;
 mod join;
 mod linear;
+mod monoids;
 mod opaque;
 mod quarantine;
 mod reduce;
+mod relational;
 mod running;
 mod stacked;
 mod top_k;
+mod windows;

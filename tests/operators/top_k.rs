@@ -1,5 +1,7 @@
 //! Top-k, of all rows and of each group.
 
+use std::cmp::Reverse;
+
 use lambdaflow::log::Tick;
 use lambdaflow::operators::{Events, Views};
 use lambdaflow::testing::Law;
@@ -13,6 +15,10 @@ fn dataflow(facts: Events<'_, Fact>, views: &mut Views) {
     views.publish("none", rows.clone().top_k(0, |(_, (_, amount))| *amount));
     views.publish("least_of_group", rows.clone().top_k_by_group(2, |(_, amount)| -*amount));
     views.publish("all_tie", rows.clone().top_k_by_group(2, |_| ()));
+    views.publish("two_least", rows.clone().bottom_k(2, |(_, (_, amount))| *amount));
+    views.publish("two_least_of_group", rows.clone().bottom_k_by_group(2, |(user, _)| *user));
+    views.publish("min", rows.clone().min());
+    views.publish("max", rows.clone().map(|(group, (_, amount))| (group, amount)).max());
     views.publish("more_than_there_are", rows.top_k_by_group(10_000, |(_, amount)| *amount));
 }
 
@@ -20,6 +26,23 @@ fn dataflow(facts: Events<'_, Fact>, views: &mut Views) {
 fn of_all(rows: Multiset<Row>, k: usize) -> Multiset<Row> {
     let one_group = multiset(rows.into_iter().map(|(row, n)| (((), row), n)));
     multiset(greatest(&one_group, k, |(_, (_, amount))| *amount).into_iter().map(|(((), row), n)| (row, n)))
+}
+
+/// The `k` least rows by `by`, then by row: the greatest in reversed order.
+fn least<O: Ord>(rows: Multiset<Row>, k: usize, by: impl Fn(&(u64, i64)) -> O) -> Multiset<Row> {
+    let reversed = multiset(rows.into_iter().map(|((group, row), n)| ((group, Reverse(row)), n)));
+    let best = greatest(&reversed, k, |Reverse(row)| Reverse(by(row)));
+    multiset(best.into_iter().map(|((group, Reverse(row)), n)| ((group, row), n)))
+}
+
+fn two_least(rows: Multiset<Row>) -> Multiset<Row> {
+    let one_group = multiset(rows.into_iter().map(|(row, n)| (((), Reverse(row)), n)));
+    let best = greatest(&one_group, 2, |Reverse((_, (_, amount)))| Reverse(*amount));
+    multiset(best.into_iter().map(|(((), Reverse(row)), n)| (row, n)))
+}
+
+fn amounts(rows: &Multiset<Row>) -> Multiset<(String, i64)> {
+    multiset(rows.iter().map(|((group, (_, amount)), n)| ((group.clone(), *amount), *n)))
 }
 
 fn matches_plain_rust(kind: Kind) {
@@ -32,6 +55,10 @@ fn matches_plain_rust(kind: Kind) {
             ("none", &|_| Vec::new()),
             ("least_of_group", &|facts| answer(greatest(&rows_of(facts), 2, |(_, amount)| -*amount))),
             ("all_tie", &|facts| answer(greatest(&rows_of(facts), 2, |_| ()))),
+            ("two_least", &|facts| answer(two_least(rows_of(facts)))),
+            ("two_least_of_group", &|facts| answer(least(rows_of(facts), 2, |(user, _)| *user))),
+            ("min", &|facts| answer(least(rows_of(facts), 1, |row| *row))),
+            ("max", &|facts| answer(greatest(&amounts(&rows_of(facts)), 1, |amount| *amount))),
             ("more_than_there_are", &|facts| answer(greatest(&rows_of(facts), 10_000, |(_, amount)| *amount))),
         ],
     );
@@ -66,4 +93,30 @@ fn when_the_best_row_is_retracted_the_next_takes_its_place() {
     };
     let reference = |facts: &[Fact]| answer(multiset(best[at(facts)].iter().map(|(row, n)| (("/a", *row), *n))));
     check_log(&log, &Law { cuts: 18, seed: 1, ..Law::default() }, dataflow, &[("best_two", &reference)]);
+}
+
+/// The base's rows are taken from its end a few at a time; taking away what was best must bring all of them up, in order,
+/// through runs that were merged and runs that were not, and with rows that came back in between.
+#[test]
+fn the_best_rows_can_be_taken_away_one_by_one() {
+    const ROWS: u64 = 60;
+    let mut log: Vec<(Tick, Fact)> = (0..ROWS).map(|i| (Tick(i / 20), fact("/a", i, (i * 37 % ROWS) as i64, 1))).collect();
+    let by_amount = |facts: &[(Tick, Fact)]| {
+        let mut rows: Vec<Fact> = facts.iter().map(|(_, fact)| fact.clone()).collect();
+        rows.sort_by_key(|fact| -fact.amount);
+        rows
+    };
+    for (i, best) in by_amount(&log).into_iter().enumerate() {
+        let tick = Tick(4 + i as u64 / 2);
+        log.push((tick, Fact { times: -1, ..best.clone() }));
+        if i % 9 == 0 {
+            log.push((tick, Fact { times: 1, ..best.clone() }));
+            log.push((tick, Fact { times: 1, amount: best.amount - 30, ..best }));
+        }
+    }
+    let dataflow = |facts: Events<'_, Fact>, views: &mut Views| {
+        views.publish("best", rows(facts).top_k_by_group(2, |(_, amount)| *amount));
+    };
+    let reference = |facts: &[Fact]| answer(greatest(&rows_of(facts), 2, |(_, amount)| *amount));
+    check_log(&log, &Law { cuts: 12, seed: 1, ..Law::default() }, dataflow, &[("best", &reference)]);
 }

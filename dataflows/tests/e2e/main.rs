@@ -2,11 +2,13 @@
 //!
 //! | module | what is held to its word |
 //! | --- | --- |
+//! | `bank` | answers of joined views fit together, whenever they are read |
 //! | `cli` | messages, exit codes, nothing lost when something is wrong |
 //! | `http` | every endpoint of the interface |
 //! | `kill` | `kill -9` of the running program, then all promises again |
 //! | `load` | answers stay exact while a generator appends and generations change |
 
+mod bank;
 mod cli;
 mod harness;
 mod http;

@@ -7,7 +7,7 @@ use lambdaflow::prelude::*;
 use lambdaflow::runs::Data;
 
 use super::event::{Auction, Bid, NexmarkEvent, NexmarkEventReference as Lent, Person};
-use super::monoids::{Highest, Max, Min, Offer, Ranks, TopOffers};
+use super::monoids::{Highest, Offer, Ranks, TopOffers};
 use super::views::*;
 
 /// Publishes `q0` to `q22`.
@@ -145,7 +145,7 @@ fn winners<'s>(events: &SiteEvents<'s>) -> Flow<'s, (u64, Winner)> {
     let valid = offers.join_map(terms, |auction, offer, (opens, expires, seller, category)| {
         (opens <= &offer.1 && &offer.1 <= expires).then(|| (*auction, (offer.clone(), *seller, *category)))
     });
-    valid.flat_map(|offer| offer).reduce_named("Winner", |_auction, offers, winner| winner.push((offers[0].0.clone(), 1)))
+    valid.flat_map(|offer| offer).min()
 }
 
 fn price_of(((below, ..), ..): &Winner) -> u64 {
@@ -164,10 +164,8 @@ fn q4<'s>(winners: Flow<'s, (u64, Winner)>) -> Flow<'s, (u64, u64)> {
 
 fn q5<'s>(events: &SiteEvents<'s>) -> Flow<'s, (u64, HotItem)> {
     let counts = sum_bids::<(u64, u64), Count>(events, |b, groups| {
-        let last = start_of(*b.date_time, HOP);
-        // None of the windows that would start before 1970.
-        for start in (0..WINDOW / HOP).filter_map(|hop| last.checked_sub(hop * HOP)) {
-            groups.add((start, *b.auction), Count::one());
+        for window in Window::hopping(*b.date_time, WINDOW, HOP) {
+            groups.add((window.start, *b.auction), Count::one());
         }
     });
     fn hottest<K>(_: &K, items: &[(&HotItem, isize)], hot: &mut Vec<(HotItem, isize)>) {

@@ -31,6 +31,7 @@ pub trait Monoid: Change {
     message = "`{Self}` cannot take values back, so it cannot aggregate a flow, whose rows may be retracted",
     label = "not `Abelian`",
     note = "aggregate it from `Events`, which are never retracted: `events.aggregate(..)` in place of `events.map(..).aggregate(..)`",
+    note = "a plain number is `Sum::of(n)`",
     note = "or use what can be taken back: `distinct` and `count` for `HyperLogLog`, `top_k_by_group(1, ..)` for `Min`, `Max`, `ArgMin` and `ArgMax`, `distinct` and `top_k_by_group(n, ..)` for `BoundedSet`"
 )]
 pub trait Abelian: Monoid {

@@ -108,3 +108,29 @@ impl Monoid for Ranks {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lambdaflow::testing::check_monoid;
+
+    #[test]
+    fn they_are_monoids() {
+        let bid = |price, bidder| WholeBid { auction: 1, bidder, price, date_time: 0, extra: String::new() };
+        check_monoid(&[Highest(vec![bid(5, 1)]), Highest(vec![bid(5, 1), bid(5, 2)]), Highest(vec![bid(4, 9)])]);
+
+        let offer = |below, channel: &str| Offer {
+            below,
+            date_time: 0,
+            bidder: 0,
+            channel: channel.to_owned(),
+            url: String::new(),
+            extra: String::new(),
+        };
+        let most = (0..TOP_BIDS as u64).map(|at| offer(at / 2, "a")).collect();
+        check_monoid(&[TopOffers(most), TopOffers(vec![offer(0, "b")]), TopOffers(vec![offer(1, "a"), offer(1, "a"), offer(9, "")])]);
+
+        check_monoid(&[9_999, 10_000, 999_999, 1_000_000].map(Ranks::of));
+        assert_eq!([9_999, 10_000, 999_999, 1_000_000].map(|price| Ranks::of(price).0), [1, 2, 2, 4]);
+    }
+}

@@ -22,7 +22,9 @@ def quoted(text, mark="'"):
 
 
 plan = json.load(sys.stdin)
+# The progress bar of a query that takes seconds would go to standard output.
 database = duckdb.connect()
+database.execute("SET enable_progress_bar = false")
 for table in plan["tables"]:
     columns = ", ".join(f"{quoted(name)}: {quoted(kind)}" for name, kind in table["columns"])
     # Text is always quoted and nothing else is: an empty field is NULL, an empty text is not.

@@ -6,10 +6,16 @@
 use std::collections::BTreeMap;
 use std::hash::Hash;
 
+use differential_dataflow::consolidation::consolidate;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::Operator;
 use timely::progress::frontier::AntichainRef;
 
-use super::flow::{Table, table};
+use crate::runs::Data;
+
+use super::flow::{Diff, Table, Update, table};
 
 /// What came in for ticks that are not complete. `A` is what is gathered for a key.
 pub(crate) struct InOrder<K, A> {
@@ -34,4 +40,36 @@ impl<K: Eq + Hash, A> InOrder<K, A> {
         let (tick, (capability, gathered)) = first.remove_entry();
         Some((tick, capability, gathered))
     }
+}
+
+/// Hands each key's changes of a tick, consolidated and not none, to `touch`, once the tick is complete; ticks in order.
+/// `touch` adds changes of the output. Updates must already be placed by key.
+pub(crate) fn by_key_in_order<'s, K: Data, V: Data, D: Clone + 'static>(
+    placed: StreamVec<'s, u64, Update<(K, V)>>,
+    name: &str,
+    mut touch: impl FnMut(K, Vec<(V, Diff)>, &mut Vec<(D, Diff)>) + 'static,
+) -> StreamVec<'s, u64, Update<D>> {
+    placed.unary_frontier(Pipeline, name, move |capability, _| {
+        drop(capability);
+        let mut pending: InOrder<K, Vec<(V, Diff)>> = InOrder::default();
+        let mut made: Vec<(D, Diff)> = Vec::new();
+        move |(input, frontier), output| {
+            input.for_each_stamp(|stamp, containers| {
+                let Some(capability) = stamp.retain_least(0) else { return };
+                for ((key, val), tick, diff) in containers.flat_map(|updates| updates.drain(..)) {
+                    pending.at(tick, &capability).entry(key).or_default().push((val, diff));
+                }
+            });
+            while let Some((tick, capability, changed)) = pending.next_complete(frontier.frontier()) {
+                let mut session = output.session(&capability);
+                for (key, mut changes) in changed {
+                    consolidate(&mut changes);
+                    if !changes.is_empty() {
+                        touch(key, changes, &mut made);
+                        session.give_iterator(made.drain(..).map(|(row, diff)| -> Update<D> { (row, tick, diff) }));
+                    }
+                }
+            }
+        }
+    })
 }

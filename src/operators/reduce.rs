@@ -19,13 +19,11 @@ use std::sync::Arc;
 
 use differential_dataflow::AsCollection;
 use differential_dataflow::consolidation::consolidate;
-use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::generic::Operator;
 
 use crate::runs::{Data, Lookup, Run};
 
-use super::flow::{Diff, Flow, Table, Update, place, table};
-use super::in_order::InOrder;
+use super::flow::{Diff, Flow, Table, place, table};
+use super::in_order::by_key_in_order;
 use super::quarantine::{Failure, Guard, attempt, settle};
 
 /// A touched key: base plus changes, and what the function makes of them. Both are consolidated.
@@ -69,44 +67,21 @@ impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
         });
 
         let mut base = Lookup::new(&slot.base);
-        let results = place(self.changes.inner).unary_frontier(Pipeline, name, move |capability, _| {
-            drop(capability);
-            let mut pending: InOrder<K, Vec<(V, Diff)>> = InOrder::default();
-            let mut made: Vec<(Result<W, Box<Failure>>, Diff)> = Vec::new();
-            move |(input, frontier), output| {
-                input.for_each_stamp(|stamp, containers| {
-                    let Some(capability) = stamp.retain_least(0) else { return };
-                    for ((key, val), tick, diff) in containers.flat_map(|updates| updates.drain(..)) {
-                        pending.at(tick, &capability).entry(key).or_default().push((val, diff));
-                    }
-                });
-                while let Some((tick, capability, changed)) = pending.next_complete(frontier.frontier()) {
-                    let mut session = output.session(&capability);
-                    let mut groups = groups.borrow_mut();
-                    for (key, mut changes) in changed {
-                        consolidate(&mut changes);
-                        if changes.is_empty() {
-                            continue;
-                        }
-                        if !groups.contains_key(&key) {
-                            let rows = base.rows(&key).to_vec();
-                            let results = apply(&mut logic, &mut guard, &key, &rows);
-                            groups.insert(key.clone(), Group { rows, results });
-                        }
-                        let group = groups.get_mut(&key).expect("inserted above");
-                        change(&mut group.rows, changes);
-                        let results = apply(&mut logic, &mut guard, &key, &group.rows);
-                        let before = std::mem::replace(&mut group.results, results);
-                        if before != group.results {
-                            made.extend(outcomes(before).map(|(outcome, n)| (outcome, -n)));
-                            made.extend(outcomes(group.results.clone()));
-                            consolidate(&mut made);
-                            session.give_iterator(made.drain(..).map(|(outcome, n)| -> Update<Result<(K, W), Box<Failure>>> {
-                                (outcome.map(|row| (key.clone(), row)), tick, n)
-                            }));
-                        }
-                    }
-                }
+        let results = by_key_in_order(place(self.changes.inner), name, move |key: K, changes, made| {
+            let mut groups = groups.borrow_mut();
+            if !groups.contains_key(&key) {
+                let rows = base.rows(&key).to_vec();
+                let results = apply(&mut logic, &mut guard, &key, &rows);
+                groups.insert(key.clone(), Group { rows, results });
+            }
+            let group = groups.get_mut(&key).expect("inserted above");
+            change(&mut group.rows, changes);
+            let results = apply(&mut logic, &mut guard, &key, &group.rows);
+            let before = std::mem::replace(&mut group.results, results);
+            if before != group.results {
+                made.extend(outcomes(&key, before).map(|(outcome, n)| (outcome, -n)));
+                made.extend(outcomes(&key, group.results.clone()));
+                consolidate(made);
             }
         });
         Flow::new(graph.clone(), settle(&graph, results).as_collection())
@@ -133,12 +108,12 @@ fn apply<K: Debug, V, W: Ord>(
     Ok(results)
 }
 
-fn outcomes<W>(results: Results<W>) -> impl Iterator<Item = (Result<W, Box<Failure>>, Diff)> {
+fn outcomes<K: Clone, W>(key: &K, results: Results<W>) -> impl Iterator<Item = (Result<(K, W), Box<Failure>>, Diff)> {
     let (rows, failure) = match results {
         Ok(rows) => (rows, None),
         Err(failure) => (Vec::new(), Some(failure)),
     };
-    rows.into_iter().map(|(row, n)| (Ok(row), n)).chain(failure.map(|failure| (Err(failure), 1)))
+    rows.into_iter().map(|(row, n)| (Ok((key.clone(), row)), n)).chain(failure.map(|failure| (Err(failure), 1)))
 }
 
 /// Adds consolidated changes to consolidated rows.

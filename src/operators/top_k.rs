@@ -16,14 +16,12 @@ use std::rc::Rc;
 
 use differential_dataflow::AsCollection;
 use differential_dataflow::consolidation::consolidate;
-use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::generic::Operator;
 
 use crate::runs::data::stable_hash;
 use crate::runs::{Data, End, KeyRows, Lookup, Run};
 
-use super::flow::{Diff, Flow, Table, Update, place, table};
-use super::in_order::InOrder;
+use super::flow::{Diff, Flow, Table, place, table};
+use super::in_order::by_key_in_order;
 
 /// Parts that a flow without groups is cut into first, each with its own best rows, so that all workers take part.
 const PARTS: u64 = 64;
@@ -95,45 +93,24 @@ impl<'s, G: Data, D: Data> Flow<'s, (G, D)> {
 
         let mut base = Lookup::new(&slot.base);
         let freezes = graph.freezes();
-        let best = place(self.changes.inner).unary_frontier(Pipeline, name, move |capability, _| {
-            drop(capability);
-            let mut pending: InOrder<G, Vec<(D, Diff)>> = InOrder::default();
-            let mut made: Vec<(D, Diff)> = Vec::new();
-            move |(input, frontier), output| {
-                input.for_each_stamp(|stamp, containers| {
-                    let Some(capability) = stamp.retain_least(0) else { return };
-                    for ((key, row), tick, diff) in containers.flat_map(|updates| updates.drain(..)) {
-                        pending.at(tick, &capability).entry(key).or_default().push((row, diff));
-                    }
-                });
-                while let Some((tick, capability, changed)) = pending.next_complete(frontier.frontier()) {
-                    let mut session = output.session(&capability);
-                    let mut groups = groups.borrow_mut();
-                    for (key, mut changes) in changed {
-                        consolidate(&mut changes);
-                        if changes.is_empty() {
-                            continue;
-                        }
-                        if !groups.contains_key(&key) {
-                            let mut group = Group::of(base.open(&key, end), freezes);
-                            group.best = group.outermost(k, end, &base);
-                            groups.insert(key.clone(), group);
-                        }
-                        let group = groups.get_mut(&key).expect("inserted above");
-                        let matters = changes.iter().any(|(row, _)| group.reaches_best(row, k, end));
-                        group.add(changes);
-                        if matters {
-                            let best = group.outermost(k, end, &base);
-                            made.extend(std::mem::replace(&mut group.best, best).into_iter().map(|(row, n)| (row, -n)));
-                            made.extend(group.best.iter().cloned());
-                            consolidate(&mut made);
-                            session.give_iterator(made.drain(..).map(|(row, n)| -> Update<(G, D)> { ((key.clone(), row), tick, n) }));
-                        }
-                        if group.is_forgettable() {
-                            groups.remove(&key);
-                        }
-                    }
-                }
+        let best = by_key_in_order(place(self.changes.inner), name, move |key: G, changes, made| {
+            let mut groups = groups.borrow_mut();
+            if !groups.contains_key(&key) {
+                let mut group = Group::of(base.open(&key, end), freezes);
+                group.best = group.outermost(k, end, &base);
+                groups.insert(key.clone(), group);
+            }
+            let group = groups.get_mut(&key).expect("inserted above");
+            let matters = changes.iter().any(|(row, _)| group.reaches_best(row, k, end));
+            group.add(changes);
+            if matters {
+                let best = group.outermost(k, end, &base);
+                made.extend(std::mem::replace(&mut group.best, best).into_iter().map(|(row, n)| ((key.clone(), row), -n)));
+                made.extend(group.best.iter().map(|(row, n)| ((key.clone(), row.clone()), *n)));
+                consolidate(made);
+            }
+            if group.is_forgettable() {
+                groups.remove(&key);
             }
         });
         Flow::new(graph, best.as_collection())

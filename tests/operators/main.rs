@@ -11,7 +11,9 @@ mod harness;
 
 mod aggregate;
 mod changes;
+mod graphs;
 mod join;
+mod keyed;
 mod linear;
 mod monoids;
 mod opaque;
@@ -20,5 +22,6 @@ mod reduce;
 mod relational;
 mod running;
 mod stacked;
+mod temporal;
 mod top_k;
 mod windows;

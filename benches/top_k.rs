@@ -63,7 +63,7 @@ fn base(dataflow: &Arc<dyn Dataflow<Value>>, n: u64) -> Generation {
     let scattered = |i: u64| Value { value: (i * 0x9E37_79B1) % n, times: 1 };
     // An odd multiplier that n does not share a factor with: each value once.
     let block = |first: u64| Block::from_events((first..(first + BLOCK).min(n)).map(|i| (Tick(0), scattered(i))));
-    let blocks = (0..n).step_by(BLOCK as usize).map(block).collect();
+    let blocks: Vec<_> = (0..n).step_by(BLOCK as usize).map(block).collect();
     let feed = Feed::new(Replay::new(blocks, Tick(1)), Some(Tick(1)));
     let output = run_batch(dataflow, None, feed, Tick(1), 1, &Arc::new(AtomicBool::new(false))).expect("the batch runs");
     Generation { id: 1, frontier: Tick(1), shards: output.shards }
@@ -76,7 +76,7 @@ fn follow(dataflow: &Arc<dyn Dataflow<Value>>, base: &Generation, change: impl F
             let workers = SpeedWorkers::start(1, Arc::new(|| ())).expect("a worker starts");
             let end = Tick(1 + TICKS);
             // A block a tick, so that each is a step of its own.
-            let blocks = (0..TICKS).map(|i| Block::from_events([(Tick(1 + i), change(i))])).collect();
+            let blocks: Vec<_> = (0..TICKS).map(|i| Block::from_events([(Tick(1 + i), change(i))])).collect();
             let feed = Feed::new(Replay::new(blocks, end), None);
             let base = Arc::new(Generation { id: base.id, frontier: base.frontier, shards: base.shards.clone() });
             let started = Instant::now();
@@ -102,7 +102,7 @@ fn main() {
     println!("{:<34} {}", "microseconds a change, group of", sizes.iter().map(|n| format!("{n:>12}")).collect::<String>());
 
     let mut growth: f64 = 0.0;
-    let mut row = |name: &str, dataflow: Arc<dyn Dataflow<Value>>, largest: u64, greatest: bool| {
+    let row = |name: &str, dataflow: Arc<dyn Dataflow<Value>>, largest: u64, greatest: bool| {
         let mut cells = Vec::new();
         for n in sizes.iter().copied().filter(|n| *n <= largest) {
             let base = base(&dataflow, n);

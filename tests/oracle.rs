@@ -105,6 +105,14 @@ fn right_answers_match() {
     assert!(1_000 < report.cuts[0].0 && report.cuts[0] < report.cuts[1] && report.cuts[1] < report.last_tick, "{report:#?}");
 }
 
+/// With `python -c`, DuckDB takes itself for a shell and shows the progress of queries that take two seconds among our answers.
+#[test]
+fn long_queries_show_no_progress() {
+    let quiet = "SELECT payee, count(*), sum(cents) FROM payments WHERE NOT current_setting('enable_progress_bar') GROUP BY payee";
+    let Some(report) = check(payments, &oracle().query("sums", quiet)) else { return };
+    assert!(report.agrees(), "{report:#?}");
+}
+
 #[test]
 fn wrong_answers_are_shown() {
     let oracle = oracle()

@@ -1,84 +1,58 @@
 //! The dataflow: events of an auction site in, a view for each query out. What each computes is said in [the module](super).
 
+use std::cell::OnceCell;
+
 use columnar::Ref;
 use lambdaflow::prelude::*;
 use lambdaflow::runs::Data;
 
 use super::event::{Auction, Bid, NexmarkEvent, NexmarkEventReference as Lent, Person};
-use super::monoids::{Highest, Max, Min, Offer, Ranks, TopOffers};
+use super::monoids::{Highest, Offer, Ranks, TopOffers};
 use super::views::*;
 
 /// Publishes `q0` to `q22`.
 pub fn nexmark(events: Events<'_, NexmarkEvent>, views: &mut Views) {
-    let winners = winners(&events);
-    views.publish("q0", q0(&events)).key(&["auction"]).value(&["bidder", "price", "date_time", "extra"]);
-    views.publish("q1", q1(&events)).key(&["auction"]).value(&["bidder", "price_millis", "date_time", "extra"]);
-    views.publish("q2", q2(&events)).key(&["auction"]).value(&["price"]);
-    views.publish("q3", q3(&events)).key(&["auction"]).value(&["name", "city", "state"]);
-    views.publish("q4", q4(winners.clone())).key(&["category"]).value(&["avg_price"]);
-    views.publish("q5", q5(&events)).key(&["window"]).value(&["bids", "auction"]);
-    views.publish("q6", q6(winners.clone())).key(&["seller"]).value(&["avg_price"]);
-    views.publish("q7", q7(&events)).key(&["window"]).value(&["auction", "bidder", "price", "date_time", "extra"]);
-    views.publish("q8", q8(&events)).key(&["person", "window"]).value(&["name"]);
-    views.publish("q9", q9(&events, winners)).key(&["auction"]).value(&[
-        "item_name",
-        "description",
-        "initial_bid",
-        "reserve",
-        "date_time",
-        "expires",
-        "seller",
-        "category",
-        "extra",
-        "bidder",
-        "price",
-        "bid_date_time",
-        "bid_extra",
-    ]);
-    views.publish("q10", q10(&events)).key(&["day", "minute"]).value(&["auction", "bidder", "price", "date_time", "extra"]);
-    views.publish("q11", q11(&events)).key(&["bidder"]).value(&["start", "end", "bids"]);
-    views.publish("q12", q12(&events)).key(&["bidder", "window"]).value(&["bids"]);
-    views.publish("q13", q13(&events)).key(&["auction"]).value(&["bidder", "price", "date_time", "value"]);
-    views.publish("q14", q14(&events)).key(&["auction"]).value(&[
-        "bidder",
-        "price_millis",
-        "bid_time_type",
-        "date_time",
-        "extra",
-        "c_counts",
-    ]);
-    views.publish("q15", q15(&events)).key(&["day"]).value(&STATISTICS);
-    views.publish("q16", q16(&events)).key(&["channel", "day"]).value(&["minute", "statistics"]);
-    views.publish("q17", q17(&events)).key(&["auction", "day"]).value(&[
-        "total_bids",
-        "rank1_bids",
-        "rank2_bids",
-        "rank3_bids",
-        "min_price",
-        "max_price",
-        "avg_price",
-        "sum_price",
-    ]);
-    views.publish("q18", q18(&events)).key(&["bidder", "auction"]).value(&["date_time", "price", "channel", "url", "extra"]);
-    views.publish("q19", q19(&events)).key(&["auction"]).value(&["rank", "bidder", "price", "channel", "url", "date_time", "extra"]);
-    views.publish("q20", q20(&events)).key(&["auction"]).value(&[
-        "bidder",
-        "price",
-        "channel",
-        "url",
-        "bid_date_time",
-        "bid_extra",
-        "item_name",
-        "description",
-        "initial_bid",
-        "reserve",
-        "auction_date_time",
-        "expires",
-        "seller",
-        "auction_extra",
-    ]);
-    views.publish("q21", q21(&events)).key(&["auction"]).value(&["bidder", "price", "channel", "channel_id"]);
-    views.publish("q22", q22(&events)).key(&["auction"]).value(&["bidder", "price", "channel", "dir1", "dir2", "dir3"]);
+    publish(&events, views, |_| true);
+}
+
+/// Publishes one of the queries alone, to measure it.
+pub fn nexmark_query(view: &'static str) -> impl for<'s> Fn(Events<'s, NexmarkEvent>, &mut Views) {
+    move |events, views| publish(&events, views, |name| name == view)
+}
+
+fn publish(events: &SiteEvents<'_>, views: &mut Views, wanted: impl Fn(&str) -> bool) {
+    let shared = OnceCell::new();
+    let winners = || shared.get_or_init(|| winners(events)).clone();
+    macro_rules! view {
+        ($name:literal, $query:expr, $key:expr, $value:expr) => {
+            if wanted($name) {
+                views.publish($name, $query).key(&$key).value($value);
+            }
+        };
+    }
+    view!("q0", q0(events), ["auction"], PlainBid::FIELDS);
+    view!("q1", q1(events), ["auction"], EuroBid::FIELDS);
+    view!("q2", q2(events), ["auction"], &["price"]);
+    view!("q3", q3(events), ["auction"], LocalItem::FIELDS);
+    view!("q4", q4(winners()), ["category"], &["avg_price"]);
+    view!("q5", q5(events), ["window"], HotItem::FIELDS);
+    view!("q6", q6(winners()), ["seller"], &["avg_price"]);
+    view!("q7", q7(events), ["window"], WholeBid::FIELDS);
+    view!("q8", q8(events), ["person", "window"], &["name"]);
+    view!("q9", q9(events, winners()), ["auction"], WinningBid::FIELDS);
+    view!("q10", q10(events), ["day", "minute"], WholeBid::FIELDS);
+    view!("q11", q11(events), ["bidder"], BidderSession::FIELDS);
+    view!("q12", q12(events), ["bidder", "window"], &["bids"]);
+    view!("q13", q13(events), ["auction"], EnrichedBid::FIELDS);
+    view!("q14", q14(events), ["auction"], CalculatedBid::FIELDS);
+    view!("q15", q15(events), ["day"], &STATISTICS);
+    view!("q16", q16(events), ["channel", "day"], ChannelDay::FIELDS);
+    view!("q17", q17(events), ["auction", "day"], AuctionDay::FIELDS);
+    view!("q18", q18(events), ["bidder", "auction"], LastBid::FIELDS);
+    view!("q19", q19(events), ["auction"], RankedBid::FIELDS);
+    view!("q20", q20(events), ["auction"], ExpandedBid::FIELDS);
+    view!("q21", q21(events), ["auction"], ChannelBid::FIELDS);
+    view!("q22", q22(events), ["auction"], UrlBid::FIELDS);
 }
 
 const STATISTICS: [&str; 12] = [
@@ -171,7 +145,7 @@ fn winners<'s>(events: &SiteEvents<'s>) -> Flow<'s, (u64, Winner)> {
     let valid = offers.join_map(terms, |auction, offer, (opens, expires, seller, category)| {
         (opens <= &offer.1 && &offer.1 <= expires).then(|| (*auction, (offer.clone(), *seller, *category)))
     });
-    valid.flat_map(|offer| offer).reduce_named("Winner", |_auction, offers, winner| winner.push((offers[0].0.clone(), 1)))
+    valid.flat_map(|offer| offer).min()
 }
 
 fn price_of(((below, ..), ..): &Winner) -> u64 {
@@ -190,10 +164,8 @@ fn q4<'s>(winners: Flow<'s, (u64, Winner)>) -> Flow<'s, (u64, u64)> {
 
 fn q5<'s>(events: &SiteEvents<'s>) -> Flow<'s, (u64, HotItem)> {
     let counts = sum_bids::<(u64, u64), Count>(events, |b, groups| {
-        let last = start_of(*b.date_time, HOP);
-        // None of the windows that would start before 1970.
-        for start in (0..WINDOW / HOP).filter_map(|hop| last.checked_sub(hop * HOP)) {
-            groups.add((start, *b.auction), Count::one());
+        for window in Window::hopping(*b.date_time, WINDOW, HOP) {
+            groups.add((window.start, *b.auction), Count::one());
         }
     });
     fn hottest<K>(_: &K, items: &[(&HotItem, isize)], hot: &mut Vec<(HotItem, isize)>) {

@@ -19,7 +19,7 @@
 //! | `q1` | bids with prices in euros | linear |
 //! | `q2` | bids for auctions whose identifier is a multiple of 123 | linear |
 //! | `q3` | auctions in category 10 of sellers in OR, ID or CA | join of two filtered inputs |
-//! | `q4` | by category, the mean of the auctions' highest valid bids, rounded down | winners, then an aggregate |
+//! | `q4` | by category, the mean of the auctions' highest valid bids, rounded down | winners (join and `min`), then an aggregate |
 //! | `q5` | by window of 10 s every 2 s, the auctions with the most bids, all that tie | aggregate, then two stages of reduce |
 //! | `q6` | by seller, the mean of the winning bids of the ten auctions that were won last (by time of the winning bid, its price, the auction), rounded down. The suite's SQL has a mean for each auction instead, over eleven rows, and does not run in Flink | winners, top-k by seller, aggregate |
 //! | `q7` | by window of 10 s, the bids with the window's highest price. The suite's SQL also takes bids at the very end of the window, which belong to the next | aggregate with a monoid of its own |
@@ -50,7 +50,7 @@ mod oracle;
 pub mod reference;
 pub mod views;
 
-pub use dataflow::nexmark;
+pub use dataflow::{nexmark, nexmark_query};
 pub use event::{Auction, Bid, NexmarkEvent, Person};
 
 use lambdaflow::prelude::Program;

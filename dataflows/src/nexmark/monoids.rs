@@ -109,41 +109,28 @@ impl Monoid for Ranks {
     }
 }
 
-macro_rules! extreme {
-    ($(#[$meta:meta])* $name:ident $better:tt) => {
-        $(#[$meta])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Columnar)]
-        #[columnar(derive(PartialEq, Eq, PartialOrd, Ord))]
-        #[serde(transparent)]
-        pub struct $name<T: 'static>(Option<T>);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lambdaflow::testing::check_monoid;
 
-        impl<T> $name<T> {
-            pub fn of(value: T) -> Self {
-                Self(Some(value))
-            }
-            pub fn into_inner(self) -> Option<T> {
-                self.0
-            }
-        }
-        impl<T: lambdaflow::runs::Data> IsZero for $name<T> {
-            fn is_zero(&self) -> bool {
-                self.0.is_none()
-            }
-        }
-        impl<T: lambdaflow::runs::Data> Semigroup for $name<T> {
-            fn plus_equals(&mut self, other: &Self) {
-                if other.0.is_some() && (self.0.is_none() || other.0 $better self.0) {
-                    self.0.clone_from(&other.0);
-                }
-            }
-        }
-        impl<T: lambdaflow::runs::Data> Monoid for $name<T> {
-            type Answer = Option<T>;
-            fn answer(&self) -> Option<T> {
-                self.0.clone()
-            }
-        }
-    };
+    #[test]
+    fn they_are_monoids() {
+        let bid = |price, bidder| WholeBid { auction: 1, bidder, price, date_time: 0, extra: String::new() };
+        check_monoid(&[Highest(vec![bid(5, 1)]), Highest(vec![bid(5, 1), bid(5, 2)]), Highest(vec![bid(4, 9)])]);
+
+        let offer = |below, channel: &str| Offer {
+            below,
+            date_time: 0,
+            bidder: 0,
+            channel: channel.to_owned(),
+            url: String::new(),
+            extra: String::new(),
+        };
+        let most = (0..TOP_BIDS as u64).map(|at| offer(at / 2, "a")).collect();
+        check_monoid(&[TopOffers(most), TopOffers(vec![offer(0, "b")]), TopOffers(vec![offer(1, "a"), offer(1, "a"), offer(9, "")])]);
+
+        check_monoid(&[9_999, 10_000, 999_999, 1_000_000].map(Ranks::of));
+        assert_eq!([9_999, 10_000, 999_999, 1_000_000].map(|price| Ranks::of(price).0), [1, 2, 2, 4]);
+    }
 }
-extreme!(Min <);
-extreme!(Max >);

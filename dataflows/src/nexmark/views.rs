@@ -46,6 +46,11 @@ macro_rules! rows {
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Columnar)]
         #[columnar(derive(PartialEq, Eq, PartialOrd, Ord))]
         pub struct $name { $(pub $field: $type),+ }
+
+        impl $name {
+            /// The fields' names.
+            pub const FIELDS: &'static [&'static str] = &[$(stringify!($field)),+];
+        }
     )+};
 }
 

@@ -443,6 +443,18 @@ fn rebuild_and_audit_say_that_both_layers_agree() {
 }
 
 #[test]
+fn generated_nexmark_events_can_be_ingested_and_audited() {
+    let (dir, events) = (Dir::new(), lambdaflow(["generate", "nexmark", "--events", "2000"]).exits(0).out);
+    let log = dir.at("log");
+    lambdaflow_with_input(["ingest", "nexmark", "--log", &log, "-"], events).exits(0);
+    let json = lambdaflow(["audit", "nexmark", "--log", &log, "-w", "2", "--format", "json"]).exits(0).json();
+    let audits = json["audits"].as_array().expect("audits");
+    assert_eq!(audits.len(), 24, "23 queries and the errors");
+    let q0 = audits.iter().find(|audit| audit["view"] == "q0").expect("an audit of q0");
+    assert_eq!((&q0["batch"], &q0["batch"]["rows"]), (&q0["speed"], &json!(2_000 * 46 / 50)));
+}
+
+#[test]
 fn a_server_that_is_asked_to_end_does_so_at_once_and_leaves_a_clean_log() {
     for (name, more) in [("TERM", &["--batch-interval", "50ms"][..]), ("INT", &["-w", "3"])] {
         let dir = Dir::new();

@@ -22,8 +22,8 @@ def quoted(text, mark="'"):
 
 
 plan = json.load(sys.stdin)
+# The progress bar of a query that takes seconds would go to standard output.
 database = duckdb.connect()
-# It would be printed among the outcomes.
 database.execute("SET enable_progress_bar = false")
 for table in plan["tables"]:
     columns = ", ".join(f"{quoted(name)}: {quoted(kind)}" for name, kind in table["columns"])

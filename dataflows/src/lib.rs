@@ -2,6 +2,7 @@
 
 pub mod bank;
 pub mod nexmark;
+pub mod super_web_analytics;
 pub mod tpch;
 pub mod web_analytics;
 pub mod wordcount;

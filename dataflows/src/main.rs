@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use lambdaflow_dataflows::{bank, nexmark, super_web_analytics, tpch, web_analytics, wordcount};
+use lambdaflow_dataflows::{bank, graph, nexmark, super_web_analytics, tpch, web_analytics, wordcount};
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
@@ -16,5 +16,6 @@ fn main() -> ExitCode {
         Box::new(nexmark::program()),
         Box::new(tpch::program()),
         Box::new(super_web_analytics::program()),
+        Box::new(graph::program()),
     ])
 }

@@ -27,7 +27,7 @@ const URLS: [&str; 12] = [
     "a.example/News/",
     "https:///News/",
 ];
-/// The first hour of a week, a month and a day that are not the first ones.
+/// The hours of a month: where the second month begins, with a week and a day.
 const MONTH: u64 = 672;
 
 fn pageview(person: Person, url: &str, at: u64, nonce: u64) -> Fact {

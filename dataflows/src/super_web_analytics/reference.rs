@@ -12,9 +12,10 @@ use super::{Fact, Person};
 /// The rows of each view, `{"key": .., "value": .., "count": n}`, ascending by key and value.
 pub type Answers = BTreeMap<&'static str, Vec<Value>>;
 
-/// Visits and lengths of buckets in seconds, as the book's readers would write them.
+/// How long buckets are.
 const BUCKET_SECONDS: [(Granularity, u64); 4] =
     [(Granularity::Hour, 3_600), (Granularity::Day, 86_400), (Granularity::Week, 604_800), (Granularity::Month, 2_419_200)];
+/// A longer absence ends a visit.
 const AWAY_SECONDS: u64 = 1_800;
 
 /// What plain loops make of the facts.

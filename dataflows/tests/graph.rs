@@ -36,7 +36,7 @@ fn dense(seed: u64) -> Vec<(Tick, GraphChange)> {
     let nodes = 4 + random.below(8);
     let mut tick = 0;
     let mut log: Vec<(Tick, GraphChange)> = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..70 {
         tick += u64::from(random.below(3) == 0);
         let (from, to) = (random.below(nodes), random.below(nodes));
         let change = match random.below(20) {
@@ -62,7 +62,7 @@ fn the_law_holds_and_every_tick_is_answered_as_by_the_reference() {
     let seed = Random::seed_from_environment();
     println!("LAMBDAFLOW_SEED={seed}");
     let mut rows: BTreeMap<&str, usize> = BTreeMap::new();
-    for seed in seed..seed.saturating_add(4) {
+    for seed in seed..seed.saturating_add(3) {
         let log = dense(seed);
         let (checks, by_tick) = check_layers_by_tick(graph, &log, &Law { seed, ..Law::default() });
         assert!(checks > 10, "{checks} checks");
@@ -81,7 +81,7 @@ fn a_generated_graph_is_answered_as_by_the_reference_wherever_it_is_cut() {
     println!("LAMBDAFLOW_SEED={seed}");
     let options = GeneratorOptions { nodes: 300, edges: 330, roots: 3 };
     let log: Vec<(Tick, GraphChange)> =
-        (0..).zip(Generator::new(seed, options).take(2_000)).map(|(i, change)| (Tick(i / 20), change)).collect();
+        (0..).zip(Generator::new(seed, options).take(1_500)).map(|(i, change)| (Tick(i / 15), change)).collect();
     let want = reference::answers(log.iter().map(|(_, change)| change));
     let mut random = Random::new(seed);
     for workers in 1..=3 {

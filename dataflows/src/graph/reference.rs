@@ -1,5 +1,6 @@
 //! Computes the answers of every view with plain loops and maps: the oracle for the dataflow.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
@@ -51,8 +52,8 @@ pub fn answers<'a>(changes: impl IntoIterator<Item = &'a GraphChange>) -> Answer
     for least in beside.keys() {
         let mut found = vec![*least];
         while let Some(node) = found.pop() {
-            if !components.contains_key(&node) {
-                components.insert(node, *least);
+            if let Entry::Vacant(unnamed) = components.entry(node) {
+                unnamed.insert(*least);
                 *sizes.entry(*least).or_default() += 1;
                 found.extend(&beside[&node]);
             }

@@ -1,5 +1,6 @@
 //! Computes the answers of every view with plain loops and maps: the oracle for the dataflow.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -45,8 +46,8 @@ impl Reference {
         for least in neighbours.keys() {
             let mut found = vec![*least];
             while let Some(identity) = found.pop() {
-                if !names.contains_key(&identity) {
-                    names.insert(identity, *least);
+                if let Entry::Vacant(unnamed) = names.entry(identity) {
+                    unnamed.insert(*least);
                     found.extend(&neighbours[&identity]);
                 }
             }
@@ -147,7 +148,7 @@ fn page(url: &str) -> Option<String> {
 
 /// The host of a page, without its port.
 fn host(page: &str) -> String {
-    let mut host = page.splitn(4, '/').nth(2).expect("a page has a host").to_owned();
+    let mut host = page.split('/').nth(2).expect("a page has a host").to_owned();
     let digits = host.chars().rev().take_while(char::is_ascii_digit).count();
     if digits > 0 && host[..host.len() - digits].ends_with(':') {
         host.truncate(host.len() - digits - 1);

@@ -14,6 +14,11 @@ use crate::operators::{Chunk, Epoch, Events, Graph, Layer, Views};
 use super::feed::{Feed, Take};
 
 /// A dataflow's definition: events in, named views out.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a dataflow over events `{E}`",
+    label = "not a `fn(Events<'_, {E}>, &mut Views)`",
+    note = "a dataflow takes the events and publishes its views: `fn name(events: Events<'_, {E}>, views: &mut Views)`; a closure needs both types written down"
+)]
 pub trait Dataflow<E: Event>: Send + Sync + 'static {
     /// Writes the dataflow down. Called once for each graph on each worker; it must do the same each time.
     fn build<'s>(&self, events: Events<'s, E>, views: &mut Views);

@@ -6,6 +6,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 ///
 /// `NAME`, `VERSION` and `FIELDS` are written into the log when it is created, and compared when it is opened:
 /// the bytes of a block carry no types of their own.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an event",
+    label = "not an event",
+    note = "an event derives `Clone, Debug, Serialize, Deserialize, Columnar` and names itself: `impl Event for {Self} {{ const NAME .. const VERSION .. const FIELDS .. }}`"
+)]
 pub trait Event: Columnar<Container: Send + Sync> + Clone + Send + Sync + std::fmt::Debug + Serialize + DeserializeOwned + 'static {
     /// The name of the type, the same in every program that reads the log.
     const NAME: &'static str;

@@ -47,6 +47,12 @@ impl<K: Data, M: Monoid> Clone for Aggregated<'_, K, M> {
 /// A key as an event lends it: hashed and compared as it is, copied only when its group is new.
 ///
 /// Strings are `&[u8]` or `&str`, integers are values, tuples are tuples of these; any owned key can be lent as `&K`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a borrowed form of the key `{K}`",
+    label = "a group's key must be a `{K}`, as an event lends it",
+    note = "`String` is lent as `&[u8]` or `&str`, an integer as its value (`*event.field`), a tuple as a tuple of these, any owned key as `&K`",
+    note = "the key's type is the first parameter of `aggregate::<Key, Monoid>`"
+)]
 pub trait KeyRef<K: Columnar> {
     /// Feeds the key to a hasher. Forms of one key that feed differently are combined apart, and meet behind the exchange.
     fn feed<H: Hasher>(&self, hasher: &mut H);

@@ -32,6 +32,8 @@ mod temporal;
 mod top_k;
 mod views;
 mod windows;
+#[doc = include_str!("../../docs/write_your_own_operator.md")]
+pub mod write_your_own {}
 
 pub use aggregate::{Aggregated, COMBINED_GROUPS_MAX, Groups, KeyRef};
 pub use changes::{RowChange, Upserts};

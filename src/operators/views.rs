@@ -83,6 +83,11 @@ impl NewView<'_> {
 }
 
 /// What can be published.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be published: a view's rows are `(key, value)` pairs",
+    label = "not rows `(key, value)`, nor an aggregate",
+    note = "a reader asks by key; rows without a value are published with `.map(|row| (row, ()))`"
+)]
 pub trait Publish {
     /// Arranges the rows, for readers in a speed graph and for the freezer in a batch graph.
     fn publish(self, name: &str);

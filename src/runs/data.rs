@@ -11,10 +11,21 @@ use differential_dataflow::difference::Semigroup;
 ///
 /// The order must be the owned type's order: strings bytewise, tuples and structs field by field. For an author's
 /// struct it is derived with `#[columnar(derive(PartialEq, Eq, PartialOrd, Ord))]`.
+#[diagnostic::on_unimplemented(
+    message = "the columns `{Self}` are not ordered",
+    note = "beside `Columnar`, a struct or enum in a row derives the order of its columns: `#[columnar(derive(PartialEq, Eq, PartialOrd, Ord))]`"
+)]
 pub trait Ordered: ContainerBytes + for<'a> Borrow<Ref<'a>: Ord> + Send + Sync {}
+#[diagnostic::do_not_recommend]
 impl<C: ContainerBytes + for<'a> Borrow<Ref<'a>: Ord> + Send + Sync> Ordered for C {}
 
 /// A key or value: ordered, hashable, able to cross threads, processes and layers.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a row, or part of one",
+    label = "not a row",
+    note = "rows are kept in columns, in order, across threads and layers: `#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Columnar)]` and, for the order of the columns, `#[columnar(derive(PartialEq, Eq, PartialOrd, Ord))]`",
+    note = "floating-point numbers have no total order: use integers (cents, millionths), or `Real`"
+)]
 pub trait Data: Columnar<Container: Ordered> + ExchangeData + Hash + Send + Sync {}
 impl<D: Columnar<Container: Ordered> + ExchangeData + Hash + Send + Sync> Data for D {}
 

@@ -33,14 +33,7 @@ pub fn bank(transfers: Events<'_, Transfer>, views: &mut Views) {
 }
 
 /// What came in less what went out: an outer join, since some are only paid and some only pay.
-///
-/// Each side has at most one row for a key. Where the sides meet, the row of each alone is taken back for the row of both.
 fn balances<'s, K: Data>(credits: Flow<'s, (K, Sum)>, debits: Flow<'s, (K, Sum)>) -> Flow<'s, (K, i64)> {
-    let met = credits.clone().join(debits.clone()).explode(|(key, (Sum(credit), Sum(debit)))| {
-        let balance = credit.wrapping_sub(debit);
-        [((key.clone(), balance), 1), ((key.clone(), credit), -1), ((key, debit.wrapping_neg()), -1)]
-    });
-    let credits = credits.map(|(key, Sum(credit))| (key, credit));
-    let debits = debits.map(|(key, Sum(debit))| (key, debit.wrapping_neg()));
-    met.concat(credits).concat(debits)
+    let cents = |side: Option<Sum>| side.map_or(0, |Sum(cents)| cents);
+    credits.full_join(debits).map(move |(key, (credit, debit))| (key, cents(credit).wrapping_sub(cents(debit))))
 }

@@ -63,8 +63,7 @@ impl<'a> Database<'a> {
 
     /// Every line with its order.
     fn ordered_lines(&self) -> impl Iterator<Item = (&'a Orders, &'a Lineitem)> + use<'_, 'a> {
-        let pairs = self.orders.iter().flat_map(|(key, order)| self.lines.get(key).into_iter().flatten().map(|line| (*order, *line)));
-        pairs
+        self.orders.iter().flat_map(|(key, order)| self.lines.get(key).into_iter().flatten().map(|line| (*order, *line)))
     }
 
     fn all_lines(&self) -> impl Iterator<Item = &'a Lineitem> + use<'_, 'a> {

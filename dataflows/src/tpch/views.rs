@@ -50,7 +50,7 @@ pub mod parameters {
     /// `q21`: nation of the suppliers.
     pub const Q21_NATION: &str = "SAUDI ARABIA";
 
-    /// Rows of `q3`, `q10`, `q18` and `q21`.
+    /// Rows of `q3`, `q10`, `q18` and `q21`. Where the specification leaves open who is last, it is the greater key.
     pub const ROWS: [usize; 4] = [10, 20, 100, 100];
 }
 

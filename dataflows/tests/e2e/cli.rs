@@ -319,6 +319,21 @@ fn a_reader_that_leaves_early_is_no_error() {
 }
 
 #[test]
+fn every_dataflow_takes_its_own_samples() {
+    let listed = lambdaflow(["list"]).exits(0).out;
+    let names: Vec<&str> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(names.len() >= 4, "{listed}");
+    for name in names {
+        let dir = Dir::new();
+        let log = dir.at("log");
+        let samples = lambdaflow(["generate", name, "--events", "1000", "--seed", "3"]).exits(0).out;
+        lambdaflow_with_input(["ingest", name, "--log", &log, "-"], samples).exits(0);
+        assert_eq!(events_in(&log), 1_000, "{name}");
+        lambdaflow(["audit", name, "--log", &log, "-w", "2"]).exits(0);
+    }
+}
+
+#[test]
 fn generated_lines_can_be_piped_into_a_log_and_into_a_server() {
     let dir = Dir::new();
     let generated = lambdaflow(["generate", "web_analytics", "--events", "2000", "--seed", "5"]).exits(0).out;

@@ -23,6 +23,8 @@ def quoted(text, mark="'"):
 
 plan = json.load(sys.stdin)
 database = duckdb.connect()
+# It would be printed among the outcomes.
+database.execute("SET enable_progress_bar = false")
 for table in plan["tables"]:
     columns = ", ".join(f"{quoted(name)}: {quoted(kind)}" for name, kind in table["columns"])
     # Text is always quoted and nothing else is: an empty field is NULL, an empty text is not.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use lambdaflow_dataflows::{bank, nexmark, tpch, web_analytics, wordcount};
+use lambdaflow_dataflows::{bank, graph, nexmark, super_web_analytics, tpch, web_analytics, wordcount};
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
@@ -15,5 +15,7 @@ fn main() -> ExitCode {
         Box::new(bank::program()),
         Box::new(nexmark::program()),
         Box::new(tpch::program()),
+        Box::new(super_web_analytics::program()),
+        Box::new(graph::program()),
     ])
 }

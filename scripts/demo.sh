@@ -14,7 +14,8 @@ stay=
 [ "${1:-}" = --stay ] && { stay=yes; shift; }
 input=${1:-}
 
-cargo build --release --quiet --package lambdaflow-dataflows
+# Without the benchmarks Nexmark and TPC-H, which this does not need and which take long to compile.
+cargo build --release --quiet --package lambdaflow-dataflows --no-default-features --features jemalloc
 target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 lambdaflow="$target/release/lambdaflow"
 

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use lambdaflow_dataflows::{bank, graph, nexmark, super_web_analytics, tpch, web_analytics, wordcount};
+use lambdaflow_dataflows::{bank, graph, super_web_analytics, web_analytics, wordcount};
+#[cfg(feature = "benchmarks")]
+use lambdaflow_dataflows::{nexmark, tpch};
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
@@ -13,7 +15,9 @@ fn main() -> ExitCode {
         Box::new(web_analytics::program()),
         Box::new(wordcount::program()),
         Box::new(bank::program()),
+        #[cfg(feature = "benchmarks")]
         Box::new(nexmark::program()),
+        #[cfg(feature = "benchmarks")]
         Box::new(tpch::program()),
         Box::new(super_web_analytics::program()),
         Box::new(graph::program()),

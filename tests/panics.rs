@@ -100,6 +100,18 @@ fn a_panic_in_the_batch_layer_is_reported_and_serving_goes_on() {
     assert_eq!(server.fatal(), None);
 }
 
+/// The view `errors` alone is no answer to anything.
+#[test]
+fn a_dataflow_without_views_is_refused() {
+    let without: [fn(Events<'_, Word>, &mut Views); 2] = [|_, _| (), |words, _| drop(words.map(|word| word.text.len() as u64))];
+    for dataflow in without {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = Log::open(Arc::new(RealDisk), Arc::new(SystemClock), &dir.path().join("log"), LogOptions::default()).expect("a log");
+        let Err(error) = Server::start(Program::new("none", dataflow), log, ServerOptions::default()) else { panic!("it starts") };
+        assert!(error.to_string().contains("publishes no view"), "{error}");
+    }
+}
+
 #[test]
 fn a_panic_in_a_closure_is_quarantined_in_both_layers_and_both_go_on() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use crate::operators::ERRORS;
 use crate::log::{Event, Log, Tick, WakerGuard};
 use crate::runs::{Audited, Generation};
 use crate::serving::{Served, Serving};
@@ -198,7 +199,7 @@ impl<E: Event> Node<E> {
             Ok(graph) => Arc::new(graph),
             Err(reason) => return failed(reason, EXIT_CODE_PANIC),
         };
-        if graph.views.is_empty() {
+        if graph.views.keys().all(|name| name == ERRORS) {
             graph.close();
             return failed("the dataflow publishes no view", 2);
         }

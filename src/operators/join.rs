@@ -5,7 +5,7 @@
 //! **State.** A hash table of the keys touched since the base, with the changes of both sides; keys whose changes cancel are
 //! forgotten.
 //! **Cost.** For each key and tick with a change one look-up into the base and one into the table for each side that changed,
-//! and the pairs it makes.
+//! and the pairs it makes. Other operators get their turn between keys; one key's pairs of a tick are made at once.
 //!
 //! Differential's join works over sorted batches, for partially ordered times. Ticks are totally ordered, so a table does, as
 //! for `reduce`; and it compiles to a fraction of the code.
@@ -23,7 +23,7 @@ use timely::dataflow::operators::generic::Operator;
 use crate::runs::{Data, Lookup, Run};
 
 use super::flow::{Diff, Flow, Table, Update, place, table};
-use super::in_order::InOrder;
+use super::in_order::{InOrder, ROWS_PER_ACTIVATION, Working};
 use super::quarantine::{attempt, settle};
 
 impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
@@ -65,8 +65,11 @@ impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
         let mut left_base = Lookup::new(&left_slot.base);
         let mut right_base = Lookup::new(&right_slot.base);
         let (left, right) = (place(self.changes.inner), place(other.changes.inner));
-        left.binary_frontier(right, Pipeline, Pipeline, "Join", move |capability, _| {
+        let scope = left.scope();
+        left.binary_frontier(right, Pipeline, Pipeline, "Join", move |capability, info| {
             drop(capability);
+            let activator = scope.activator_for(info.address);
+            let mut working: Working<K, (Vec<(V, Diff)>, Vec<(W, Diff)>)> = None;
             let mut pending: InOrder<K, (Vec<(V, Diff)>, Vec<(W, Diff)>)> = InOrder::default();
             let mut made: Vec<(D, Diff)> = Vec::new();
             move |(left, left_frontier), (right, right_frontier), output| {
@@ -82,12 +85,12 @@ impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
                         pending.at(tick, &capability).entry(key).or_default().1.push((val, diff));
                     }
                 });
-                while let Some((tick, capability, changed)) =
-                    pending.next_complete_in(&[left_frontier.frontier(), right_frontier.frontier()])
-                {
+                let mut left_over = ROWS_PER_ACTIVATION;
+                let frontiers = [left_frontier.frontier(), right_frontier.frontier()];
+                while let Some((tick, capability, mut changed)) = working.take().or_else(|| pending.next_complete_in(&frontiers)) {
                     let mut session = output.session(&capability);
                     let mut keys = keys.borrow_mut();
-                    for (key, (mut lefts, mut rights)) in changed {
+                    for (key, (mut lefts, mut rights)) in changed.by_ref() {
                         consolidate(&mut lefts);
                         consolidate(&mut rights);
                         let mut join = |left: &V, right: &W, times| made.push((pair(&key, left, right), times));
@@ -112,7 +115,17 @@ impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
                             keys.remove(&key);
                         }
                         consolidate(&mut made);
+                        left_over = left_over.saturating_sub(1 + made.len());
                         session.give_iterator(made.drain(..).map(|(row, times)| -> Update<D> { (row, tick, times) }));
+                        if left_over == 0 {
+                            break;
+                        }
+                    }
+                    drop(session);
+                    if left_over == 0 {
+                        working = Some((tick, capability, changed));
+                        activator.activate();
+                        return;
                     }
                 }
             }

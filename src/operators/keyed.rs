@@ -19,6 +19,7 @@ use crate::runs::{Data, Lookup, Run};
 
 use super::flow::{Diff, Flow, Table, place, table};
 use super::in_order::by_key_in_order;
+use super::quarantine::{Failure, Guard, attempt, settle};
 
 /// A keyed operator of an author's own, for [`Flow::keyed`].
 ///
@@ -72,7 +73,7 @@ pub trait Keyed: 'static {
     fn update(&mut self, key: &Self::Key, state: &mut Self::State, changes: &[(Self::Row, Diff)]);
 
     /// Adds the output rows that a state stands for, with their multiplicities. It is a function of key and state, and not
-    /// called for the default, which has none.
+    /// called for the default, which has none. If it panics, the key has an error in place of rows, until its state changes.
     fn results(&mut self, key: &Self::Key, state: &Self::State, out: &mut Vec<(Self::Out, Diff)>);
 }
 
@@ -98,7 +99,8 @@ impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
         });
 
         let mut base = Lookup::new(&slot.base);
-        let rows = by_key_in_order(place(self.changes.inner), name, move |key: K, changes, made| {
+        let mut guard = graph.guard(name);
+        let outcomes = by_key_in_order(place(self.changes.inner), name, move |key: K, changes, made| {
             let mut keys = keys.borrow_mut();
             if !keys.contains_key(&key) {
                 let base = base.rows(&key).first().map_or_else(O::State::default, |(state, _)| state.clone());
@@ -106,21 +108,34 @@ impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
             }
             let states = keys.get_mut(&key).expect("inserted above");
             let state = &mut states.now;
-            let (mut before, mut after) = (Vec::new(), Vec::new());
-            if *state != O::State::default() {
-                operator.results(&key, state, &mut before);
-            }
+            made.extend(results(&mut operator, &mut guard, &key, state).map(|(outcome, n)| (outcome, -n)));
             operator.update(&key, state, &changes);
-            if *state != O::State::default() {
-                operator.results(&key, state, &mut after);
-            }
-            made.extend(before.into_iter().map(|(row, n)| ((key.clone(), row), -n)));
-            made.extend(after.into_iter().map(|(row, n)| ((key.clone(), row), n)));
+            made.extend(results(&mut operator, &mut guard, &key, state));
             consolidate(made);
             if states.base == states.now && states.now == O::State::default() {
                 keys.remove(&key);
             }
         });
-        Flow::new(graph, rows.as_collection())
+        Flow::new(graph.clone(), settle(&graph, outcomes).as_collection())
     }
 }
+
+/// The output rows of a state, or how the author's code failed on it.
+fn results<O: Keyed>(operator: &mut O, guard: &mut Guard, key: &O::Key, state: &O::State) -> impl Iterator<Item = Outcome<O>> + use<O> {
+    let mut rows = Vec::new();
+    let outcome = match *state == O::State::default() {
+        true => Ok(()),
+        false => attempt(|| {
+            operator.results(key, state, &mut rows);
+            Ok(())
+        }),
+    };
+    let failure = outcome.err().map(|message| {
+        rows.clear();
+        (Err(Box::new(guard.row(message, key))), 1)
+    });
+    let key = key.clone();
+    rows.into_iter().map(move |(row, n)| (Ok((key.clone(), row)), n)).chain(failure)
+}
+
+type Outcome<O> = (Result<(<O as Keyed>::Key, <O as Keyed>::Out), Box<Failure>>, Diff);

@@ -60,7 +60,8 @@ pub struct Slot<K: Data, V: Data, R: Change> {
 }
 
 impl Layer {
-    /// A layer on a base, or on none. Rows of the base enter the graph at time `entry`, which must not be after any event.
+    /// A layer on a base, or on none. Rows of the base enter the graph at time `entry`, before which the graph sees no
+    /// event: earlier ones are lifted to it.
     pub fn new(base: Option<Arc<Shard>>, entry: Tick, purpose: Purpose) -> Self {
         let has_base = base.is_some();
         Self(Rc::new(Inner {

@@ -8,7 +8,7 @@
 //! An event's error names its partition, offset and tick. Rows derived from several events have no place in the log: their
 //! errors show the row instead, where the operator still has it.
 //! **State.** The rows of `errors`. **Cost.** None on rows that do not fail but for catching, which is done for many rows at
-//! a time.
+//! a time where rows are made one by one (`map`, `filter`, aggregates of events), else for each row, pair or group.
 //!
 //! Not caught: monoids, raw timely and differential code (`linear`, `opaque`) and keyed operators' updates. A panic there
 //! has left state half changed; it fails the batch, or ends the process in the speed layer.
@@ -38,7 +38,7 @@ use super::views::Views;
 /// The view that holds what was quarantined, in every dataflow.
 pub const ERRORS: &str = "errors";
 
-/// Longest text of an event or row that an error keeps, in bytes.
+/// Longest message, and longest text of an event or row, that an error keeps, in bytes.
 pub const QUARANTINED_TEXT_MAX: usize = 1_000;
 
 /// A row of the view `errors`, by message: what was quarantined, and where.
@@ -115,14 +115,19 @@ impl Guard {
     /// The failure of code on an event.
     pub(crate) fn event<E: Event>(&mut self, message: String, block: &Block<E>, row: usize) -> Failure {
         let (tick, offset) = block.place(row);
-        let event = E::into_owned(block.columns().get(row));
-        let event = serde_json::to_string(&event).unwrap_or_else(|_| type_name::<E>().to_owned());
+        let shown = attempt(|| {
+            let event = E::into_owned(block.columns().get(row));
+            serde_json::to_string(&event).map_err(|error| error.to_string())
+        });
+        let event = shown.unwrap_or_else(|_| type_name::<E>().to_owned());
         self.failure(message, (Some(block.partition().0), Some(tick.0), Some(offset.0)), event)
     }
 
     /// The failure of code on a derived row.
     pub(crate) fn row(&mut self, message: String, row: &dyn Debug) -> Failure {
-        self.failure(message, (None, None, None), format!("{row:?}"))
+        // `Debug` may be the author's, and fail on what the code failed on.
+        let shown = attempt(|| Ok(format!("{row:?}")));
+        self.failure(message, (None, None, None), shown.unwrap_or_default())
     }
 
     /// The failure of code that had consumed its row.
@@ -130,7 +135,13 @@ impl Guard {
         self.failure(message, (None, None, None), String::new())
     }
 
-    fn failure(&mut self, message: String, (partition, tick, offset): (Option<u32>, Option<u64>, Option<u64>), mut row: String) -> Failure {
+    fn failure(
+        &mut self,
+        mut message: String,
+        (partition, tick, offset): (Option<u32>, Option<u64>, Option<u64>),
+        mut row: String,
+    ) -> Failure {
+        cut(&mut message, QUARANTINED_TEXT_MAX);
         cut(&mut row, QUARANTINED_TEXT_MAX);
         let failure = (message, Quarantined { operator: self.operator.clone(), partition, tick, offset, row });
         if !std::mem::replace(&mut self.said, true) {

@@ -3,12 +3,13 @@
 //! **Law.** A group's rows in the base are in order there, so the rows at one end can be taken from the base one by one,
 //! until enough are known that are not cancelled by changes. What they and the changes give, minus what the base gave, is the
 //! change of the result.
-//! **State.** For each touched group the changes since the base, and those rows of the base that were needed: k, and one more
-//! for each of the best that went. Groups that were never in the base are forgotten when they are empty. A full batch has all
+//! **State.** For each touched group the changes since the base, and those rows of the base that were needed: k, at least 16,
+//! and as many more as of the best went. Groups that were never in the base are forgotten when they are empty. A full batch has all
 //! rows, in order.
 //! **Cost.** A change costs a search among the group's known rows, of logarithmic time in their number; if it is among the
 //! best, k more. A group is never scanned, in neither layer, however large it is and whatever is taken from it: each row of
-//! the base is taken at most once.
+//! the base is taken at most once. Only rows that are missing (below zero) stand in the way: those among the best are passed
+//! over each time.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -83,6 +84,8 @@ impl<'s, G: Data, D: Data> Flow<'s, (G, D)> {
     /// The `k` outermost rows of each group, in their own order.
     fn outermost(self, name: &str, end: End, k: usize) -> Flow<'s, (G, D)> {
         let graph = self.graph;
+        // Rows are counted in `Diff`.
+        let k = k.min(Diff::MAX as usize);
         let slot = graph.slot::<G, D, Diff>(name);
         let groups: Rc<RefCell<Table<G, Group<D>>>> = Rc::new(RefCell::new(table()));
         let frozen = Rc::clone(&groups);

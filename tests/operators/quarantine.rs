@@ -1,7 +1,7 @@
 //! Quarantine: what an author's code cannot take is in the view `errors`, in both layers alike, and nothing of it elsewhere.
 
 use lambdaflow::log::Tick;
-use lambdaflow::operators::{Count, ERRORS, Events, QUARANTINED_TEXT_MAX, Quarantined, Sum, Views};
+use lambdaflow::operators::{Count, Diff, ERRORS, Events, Keyed, QUARANTINED_TEXT_MAX, Quarantined, Sum, Views};
 use lambdaflow::testing::{Law, Random, answers_after_cuts, check_layers_by_tick};
 
 use crate::harness::{Fact, Kind, Multiset, add, answer, by_key, fact, facts, multiset, pairs, rows, rows_of, text};
@@ -126,6 +126,25 @@ fn events_that_code_cannot_take_are_quarantined_whole() {
     }
 }
 
+/// How many rows a group has, if that is an even number.
+struct Even;
+
+impl Keyed for Even {
+    type Key = String;
+    type Row = (u64, i64);
+    type State = i64;
+    type Out = i64;
+
+    fn update(&mut self, _: &String, rows: &mut i64, changes: &[((u64, i64), Diff)]) {
+        *rows += changes.iter().map(|(_, n)| *n as i64).sum::<i64>();
+    }
+
+    fn results(&mut self, _: &String, rows: &i64, out: &mut Vec<(i64, Diff)>) {
+        out.push((*rows, 1));
+        assert!(rows % 2 == 0, "an odd number");
+    }
+}
+
 fn of_rows(facts: Events<'_, Fact>, views: &mut Views) {
     let rows = rows(facts);
     views.publish(
@@ -157,6 +176,7 @@ fn of_rows(facts: Events<'_, Fact>, views: &mut Views) {
             n.signum()
         }),
     );
+    views.publish("keyed", rows.clone().keyed("Even", Even));
     let users = rows.clone().map(|(group, (user, _))| (group, user));
     views.publish(
         "join_map",
@@ -191,18 +211,21 @@ fn errors_of_rows(rows: &Multiset<(String, (u64, i64))>) -> Multiset<(String, Qu
             fails("twice".into(), "threshold 5", format!("{row:?}"), 1);
         }
         if *user == 0 {
-            fails("user zero".into(), "aggregate 8", format!("{row:?}"), *n);
+            fails("user zero".into(), "aggregate 9", format!("{row:?}"), *n);
         }
     }
     for (group, vals) in by_key(rows) {
         if vals.len() >= 3 {
             fails(format!("{} rows", vals.len()), "Few 4", format!("{group:?}"), 1);
         }
+        if vals.iter().map(|(_, n)| n).sum::<isize>() % 2 != 0 {
+            fails("an odd number".into(), "Even 6", format!("{group:?}"), 1);
+        }
     }
     let users = multiset(rows.iter().map(|((group, (user, _)), n)| ((group.clone(), *user), *n)));
     for ((group, (row, other)), n) in pairs(rows, &users) {
         if row.0 == other {
-            fails("the same user".into(), "join_map 7", format!("{:?}", (group, row, other)), n);
+            fails("the same user".into(), "join_map 8", format!("{:?}", (group, row, other)), n);
         }
     }
     errors
@@ -229,6 +252,8 @@ fn errors_of_rows_are_retracted_with_them() {
             assert_eq!(answers["filter"], answer(kept(&|(_, amount)| *amount != 0)));
             let few = by_key(&rows).into_iter().filter(|(_, vals)| vals.len() < 3);
             assert_eq!(answers["reduce"], answer(multiset(few.map(|(group, vals)| ((group, vals.len()), 1)))));
+            let sums = by_key(&rows).into_iter().map(|(group, vals)| (group, vals.iter().map(|(_, n)| n).sum::<isize>()));
+            assert_eq!(answers["keyed"], answer(multiset(sums.filter(|(_, n)| n % 2 == 0 && *n != 0).map(|row| (row, 1)))));
             let signs = rows.iter().filter(|(_, n)| **n != 2).map(|(row, n)| (row.clone(), n.signum()));
             assert_eq!(answers["threshold"], answer(multiset(signs)));
             let users = multiset(rows.iter().map(|((group, (user, _)), n)| ((group.clone(), *user), *n)));

@@ -19,6 +19,7 @@ fn dataflow(facts: Events<'_, Fact>, views: &mut Views) {
     views.publish("two_least_of_group", rows.clone().bottom_k_by_group(2, |(user, _)| *user));
     views.publish("min", rows.clone().min());
     views.publish("max", rows.clone().map(|(group, (_, amount))| (group, amount)).max());
+    views.publish("all_there_are", rows.clone().top_k(usize::MAX, |(_, (_, amount))| *amount));
     views.publish("more_than_there_are", rows.top_k_by_group(10_000, |(_, amount)| *amount));
 }
 
@@ -55,6 +56,7 @@ fn matches_plain_rust(kind: Kind) {
             ("none", &|_| Vec::new()),
             ("least_of_group", &|facts| answer(greatest(&rows_of(facts), 2, |(_, amount)| -*amount))),
             ("all_tie", &|facts| answer(greatest(&rows_of(facts), 2, |_| ()))),
+            ("all_there_are", &|facts| answer(of_all(rows_of(facts), usize::MAX))),
             ("two_least", &|facts| answer(two_least(rows_of(facts)))),
             ("two_least_of_group", &|facts| answer(least(rows_of(facts), 2, |(user, _)| *user))),
             ("min", &|facts| answer(least(rows_of(facts), 1, |row| *row))),

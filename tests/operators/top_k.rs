@@ -96,18 +96,19 @@ fn when_the_best_row_is_retracted_the_next_takes_its_place() {
 }
 
 /// The base's rows are taken from its end a few at a time; taking away what was best must bring all of them up, in order,
-/// through runs that were merged and runs that were not, and with rows that came back in between.
+/// through runs that were merged and runs that were not, and with rows that came back in between. Rows of high and low rank
+/// come at all ticks, so that two runs of a base have them by turns.
 #[test]
 fn the_best_rows_can_be_taken_away_one_by_one() {
     const ROWS: u64 = 60;
-    let mut log: Vec<(Tick, Fact)> = (0..ROWS).map(|i| (Tick(i / 20), fact("/a", i, (i * 37 % ROWS) as i64, 1))).collect();
+    let mut log: Vec<(Tick, Fact)> = (0..ROWS).map(|i| (Tick(i / 3), fact("/a", i, (i * 37 % ROWS) as i64, 1))).collect();
     let by_amount = |facts: &[(Tick, Fact)]| {
         let mut rows: Vec<Fact> = facts.iter().map(|(_, fact)| fact.clone()).collect();
         rows.sort_by_key(|fact| -fact.amount);
         rows
     };
     for (i, best) in by_amount(&log).into_iter().enumerate() {
-        let tick = Tick(4 + i as u64 / 2);
+        let tick = Tick(ROWS / 3 + i as u64 / 2);
         log.push((tick, Fact { times: -1, ..best.clone() }));
         if i % 9 == 0 {
             log.push((tick, Fact { times: 1, ..best.clone() }));

@@ -49,7 +49,7 @@ run_tests() {
 }
 
 row() {
-    printf '%-52s %-9s %s\n' "$1" "$2" "$3"
+    printf '%-62s %-9s %s\n' "$1" "$2" "$3"
 }
 
 # mutant NAME FILE FROM TO: FROM, which must occur once in the file (relative to src/operators), becomes TO.
@@ -151,6 +151,9 @@ mutant 'join: changes of one tick do not meet' join.rs \
 mutant 'running: the base is not brought in' running.rs \
     'let base = base.rows(&key).first().map(|((), sum)| sum.clone());' \
     'let base = base.rows(&key).first().map(|((), sum)| sum.clone()).filter(|_| false);'
+mutant 'running: the rows of the base are not subtracted' running.rs \
+    'let before = known.total();' \
+    'let before = known.changes.clone();'
 mutant 'running: the base is frozen again' running.rs \
     'Some((key, (), sums.changes?))' \
     'Some((key, (), sums.total()?))'

@@ -4,8 +4,8 @@
 //! value is taken away again and again, so that each time the next must be found; or values come and go that are not among
 //! the greatest. `max` and `top_k(10)` are measured, and for comparison a `reduce` that scans the group. One worker.
 //!
-//! The time of a tick has a part that is not the operator's (source, progress, publishing): it is that of the smallest
-//! group. What counts is how the time grows with n.
+//! The ticks are at hand when the graph starts, and are worked off one by one. The time of a change has a part that is not the
+//! operator's; it is that of the smallest group. What counts is how the time grows with n.
 //!
 //! ```text
 //! cargo bench --bench top_k -- --values 10000000
@@ -75,7 +75,6 @@ fn follow(dataflow: &Arc<dyn Dataflow<Value>>, base: &Generation, change: impl F
         .map(|_| {
             let workers = SpeedWorkers::start(1, Arc::new(|| ())).expect("a worker starts");
             let end = Tick(1 + TICKS);
-            // A block a tick, so that each is a step of its own.
             let blocks: Vec<_> = (0..TICKS).map(|i| Block::from_events([(Tick(1 + i), change(i))])).collect();
             let feed = Feed::new(Replay::new(blocks, end), None);
             let base = Arc::new(Generation { id: base.id, frontier: base.frontier, shards: base.shards.clone() });

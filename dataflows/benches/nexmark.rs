@@ -36,7 +36,7 @@ fn batch(dataflow: &Arc<dyn Dataflow<NexmarkEvent>>, blocks: &[Block<NexmarkEven
 }
 
 fn speed(dataflow: &Arc<dyn Dataflow<NexmarkEvent>>, blocks: &[Block<NexmarkEvent>], end: Tick, workers: usize) -> Duration {
-    let (moved, wait) = crossbeam::channel::bounded(1);
+    let (moved, wait) = std::sync::mpsc::sync_channel(1);
     let progress = move || {
         // Full: the reader will look anyway.
         let _ = moved.try_send(());

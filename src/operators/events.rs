@@ -1,4 +1,7 @@
 //! The events of the log inside a dataflow: borrowed from the log's blocks, never retracted.
+//!
+//! **Law.** Linear: an event's rows follow from the event alone. **State.** None. **Cost.** One call for each event, once in
+//! each graph that reads it; no copy but what the rows keep.
 
 use std::fmt::Display;
 use std::ops::Range;

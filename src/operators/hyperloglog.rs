@@ -1,5 +1,9 @@
 //! HyperLogLog: how many distinct values, in at most 4 KiB.
 //!
+//! **Law.** The greatest rank of each register over base and changes is that of both together; there is no way back, so it is
+//! for [`Events`](super::Events) alone. **State.** At most 4 KiB a group. **Cost.** One hash for each event; a merge of registers
+//! for each group and epoch.
+//!
 //! The registers are the state, sparse while few are set. They depend on the set of values alone, not on their order or
 //! grouping, so that both layers hold the same bits. (Sketch libraries keep estimators that depend on the order of
 //! insertion, and none lets its registers be rebuilt from ours; hence this file.) The estimate is the improved raw

@@ -3,34 +3,66 @@
 //! Every collection here holds *changes relative to a base*: the generation that the graph stands on. In a full batch the
 //! base is empty and the changes are everything.
 //!
+//! # Which operator
+//!
+//! Each family has a page: what it computes, its **law** (why base plus changes is the whole), its **state** and its **cost**.
+//!
+//! | to | use | page |
+//! | --- | --- | --- |
+//! | make rows of events | `map`, `try_map`, `flat_map`, `explode`, `validate` | [`events`] |
+//! | change rows one by one | `map`, `filter`, `flat_map`, `concat`, `negate`, `explode`, `linear` | [`flow`] |
+//! | add up by key | `aggregate`, `try_aggregate`, with a [`Monoid`] | [`aggregate`] |
+//! | what to add up | [`Count`], [`Sum`]; [`Mean`], [`Variance`]; [`Min`], [`Max`], [`ArgMin`], [`ArgMax`], [`BoundedSet`]; [`Histogram`], [`Quantiles`]; [`CountMin`], [`HeavyHitters`]; [`HyperLogLog`] | [`monoid`], [`moments`], [`extremes`], [`distributions`], [`frequencies`], [`hyperloglog`] |
+//! | follow sums and multiplicities | `rows`, `keys`, `count`, `distinct`, `threshold` | [`running`] |
+//! | combine flows | `join`, `join_map` | [`join`] |
+//! | combine flows as SQL does | `semijoin`, `antijoin`, `left_join`, `full_join`, `lookup_as_of`, `union`, `intersect`, `except`, `having` | [`relational`] |
+//! | any function of a key's rows | `reduce` | [`mod@reduce`] |
+//! | the greatest and the least | `top_k`, `bottom_k`, `min`, `max` | [`top_k`] |
+//! | windows of event time | `tumbling`, `hopping`, `sliding`, `sessions` | [`windows`] |
+//! | rows that go by themselves | `valid_during`, `keep_last` | [`temporal`] |
+//! | tables from streams of changes | `upsert`, `row_changes`, `deduplicate` | [`changes`] |
+//! | graphs | `reachable`, `distances`, `shortest_paths`, `components`, `pagerank`, `normalize` | [`graphs`] |
+//! | any differential code, recursion | `opaque`, `iterate` | [`mod@opaque`] |
+//! | state of your own | `keyed` | [`keyed`], [`write_your_own`] |
+//! | what closures could not take | the view `errors` | [`quarantine`] |
+//! | answer from it | `publish` | [`views`] |
+//!
+//! # State and cost in each layer
+//!
+//! Where a page says "touched since the base", that is: in a speed graph the keys that the log has touched since the
+//! generation it stands on, a handover's worth; in an incremental batch those between two cuts, until it is frozen; in a full
+//! batch, which stands on nothing, all keys, until it is frozen. A generation keeps runs, sorted and in columns. A cost for a
+//! change is a cost for each change of a row at each tick; a batch has one tick, so that what happens to a key several times
+//! costs once.
+//!
 //! Deliberately absent: files, clocks, threads. An operator sees its layer, and through it runs of the base.
 
-mod aggregate;
+pub mod aggregate;
 mod arranged;
 mod cells;
-mod changes;
-mod distributions;
-mod events;
-mod extremes;
-mod flow;
-mod frequencies;
+pub mod changes;
+pub mod distributions;
+pub mod events;
+pub mod extremes;
+pub mod flow;
+pub mod frequencies;
 pub mod graphs;
-mod hyperloglog;
+pub mod hyperloglog;
 mod in_order;
-mod join;
-mod keyed;
+pub mod join;
+pub mod keyed;
 mod layer;
-mod moments;
-mod monoid;
-mod opaque;
-mod quarantine;
-mod reduce;
-mod relational;
-mod running;
-mod temporal;
-mod top_k;
-mod views;
-mod windows;
+pub mod moments;
+pub mod monoid;
+pub mod opaque;
+pub mod quarantine;
+pub mod reduce;
+pub mod relational;
+pub mod running;
+pub mod temporal;
+pub mod top_k;
+pub mod views;
+pub mod windows;
 #[doc = include_str!("../../docs/write_your_own_operator.md")]
 pub mod write_your_own {}
 

@@ -1,4 +1,4 @@
-//! What can be aggregated: monoids, and which of them can take a fact back.
+//! What can be aggregated: monoids, and which of them can take a fact back. `testing::check_monoid` checks one of your own.
 //!
 //! An aggregate is exact in both layers because it is linear in its monoid: the aggregate of base and changes is the sum of
 //! both. A retraction adds the opposite, so it needs an inverse; [`Abelian`] says that there is one. A monoid without it

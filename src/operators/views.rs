@@ -1,4 +1,8 @@
 //! Publishing: the named outputs of a dataflow.
+//!
+//! **Law.** A view's changes since the base are kept beside the base's run; a reader adds both. **State.** The changes, in
+//! sorted batches that readers share, coalesced before the oldest tick that can be read. **Cost.** A change is sorted into a
+//! batch and merged logarithmically often.
 
 use std::any::Any;
 use std::sync::Arc;

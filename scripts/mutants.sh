@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Do the operator tests notice when an operator forgets its part of the layer law?
 #
-# Each mutant is one small change to src/operators: a look-up into the base left out, a subtraction forgotten, keys not
-# exchanged. For each, a copy of HEAD (a git worktree in a temporary directory, removed at the end) is changed, and
-# `cargo test --test operators` must fail on it. A mutant that passes shows a gap in the tests.
+# Each mutant is one small change to src/operators, or to the look-ups of src/runs: a look-up into the base left out, a
+# subtraction forgotten, keys not exchanged. For each, a copy of HEAD (a git worktree in a temporary directory, removed at
+# the end) is changed, and `cargo test --test operators` must fail on it. A mutant that passes shows a gap in the tests.
 #
 #   CARGO_TARGET_DIR=/path/to/target scripts/mutants.sh           all mutants, half a minute to a minute each
 #   CARGO_TARGET_DIR=/path/to/target scripts/mutants.sh reduce    those whose name contains `reduce`
@@ -49,10 +49,10 @@ run_tests() {
 }
 
 row() {
-    printf '%-52s %-9s %s\n' "$1" "$2" "$3"
+    printf '%-62s %-9s %s\n' "$1" "$2" "$3"
 }
 
-# mutant NAME FILE FROM TO: FROM, which must occur once in the file, becomes TO.
+# mutant NAME FILE FROM TO: FROM, which must occur once in the file (relative to src/operators), becomes TO.
 mutant() {
     local name=$1 file=src/operators/$2 from=$3 to=$4 source rest outcome
     [[ $name == *"$only"* ]] || return 0
@@ -90,19 +90,29 @@ mutant 'place: keys are not exchanged' flow.rs \
     'if stream.scope().peers() == 1 {' \
     'if true {'
 
-mutant 'look-up: multiplicity of the change ignored' look_up.rs \
-    'time, diff * n)' \
-    'time, diff.signum() * n)'
-mutant 'look-up: multiplicity in the base ignored' look_up.rs \
-    'time, diff * n)' \
-    'time, diff * n.signum())'
+mutant 'join: multiplicity of the change ignored' join.rs \
+    'base.iter().for_each(|(right, m)| join(left, right, n * m))' \
+    'base.iter().for_each(|(right, m)| join(left, right, n.signum() * m))'
+mutant 'join: multiplicity in the base ignored' join.rs \
+    'base.iter().for_each(|(left, n)| join(left, right, n * m))' \
+    'base.iter().for_each(|(left, n)| join(left, right, n.signum() * m))'
+
+mutant 'look-up: what several runs say is not added up' ../runs/levels.rs \
+    'if self.runs.len() > 1 {' \
+    'if false {'
+mutant 'ends: of several runs the wrong row is taken first' ../runs/levels.rs \
+    'if rows.end == End::Least { order.is_lt() } else { order.is_gt() }' \
+    'if rows.end == End::Least { order.is_gt() } else { order.is_lt() }'
+mutant 'ends: what several runs say is not added up' ../runs/levels.rs \
+    'Some(sum) => sum.plus_equals(&reader.change(row)),' \
+    'Some(_) => {}'
 
 mutant 'reduce: no look-up into the base' reduce.rs \
     'let rows = base.rows(&key).to_vec();' \
     'let rows = base.rows(&key)[..0].to_vec();'
 mutant 'reduce: the results of the base are not subtracted' reduce.rs \
     'Group { rows, results });' \
-    'Group { rows, results: results.into_iter().take(0).collect() });'
+    'Group { rows, results: Ok(Vec::new()) });'
 mutant 'reduce: frozen without subtracting base rows' reduce.rs \
     'val.clone(), -n)' \
     'val.clone(), 0 * n)'
@@ -141,22 +151,48 @@ mutant 'join: changes of one tick do not meet' join.rs \
 mutant 'running: the base is not brought in' running.rs \
     'let base = base.rows(&key).first().map(|((), sum)| sum.clone());' \
     'let base = base.rows(&key).first().map(|((), sum)| sum.clone()).filter(|_| false);'
+mutant 'running: the rows of the base are not subtracted' running.rs \
+    'let before = known.total();' \
+    'let before = known.changes.clone();'
 mutant 'running: the base is frozen again' running.rs \
     'Some((key, (), sums.changes?))' \
     'Some((key, (), sums.total()?))'
 mutant 'in order: ticks are not waited for' in_order.rs \
     '.filter(|first| complete(first.key()))' \
     '.filter(|_| frontiers.len() < 9)'
+mutant 'in order: changes of a tick are not added up' in_order.rs \
+    '                    consolidate(&mut changes);
+' \
+    ''
 mutant 'running: distinct takes missing rows for present' running.rs \
-    'Diff::from(n > 0)' \
-    'Diff::from(n != 0)'
+    'n.is_some_and(|n| *n > 0)' \
+    'n.is_some_and(|n| *n != 0)'
 
 mutant 'opaque: the base of the input is not brought in' opaque.rs \
-    'self.changes.concat(base_rows(scope, &layer, &input_slot.base));' \
-    'self.changes.concat(base_rows(scope, &layer, &input_slot.base).filter(|_| false));'
+    'base_rows(self.changes.inner.scope(), &graph, &slot.base)' \
+    'base_rows(self.changes.inner.scope(), &graph, &slot.base).filter(|_| false)'
+mutant 'opaque: the base of the first of two is not brought in' opaque.rs \
+    'let ((_, a), (graph, b)) = (self.0.whole(name), self.1.whole(name));' \
+    'let (a, (graph, b)) = (self.0.changes, self.1.whole(name));'
+mutant 'opaque: the base of the second of three is not brought in' opaque.rs \
+    '= (self.0.whole(name), self.1.whole(name), self.2.whole(name));' \
+    '= (self.0.whole(name), ((), self.1.changes), self.2.whole(name));'
 mutant 'opaque: the base of the output is not subtracted' opaque.rs \
-    '.concat(base_rows(scope, &layer, &output_slot.base).negate())' \
-    '.concat(base_rows(scope, &layer, &output_slot.base).filter(|_| false))'
+    'base_rows(scope, &graph, &slot.base).negate()' \
+    'base_rows(scope, &graph, &slot.base).filter(|_| false)'
+mutant 'opaque: changes of the input are not frozen' opaque.rs \
+    'freeze_changes(&graph, &slot, &self.changes);' \
+    'freeze_changes(&graph, &slot, &self.changes.clone().filter(|_| false));'
+mutant 'opaque: changes of the output are not frozen' opaque.rs \
+    'freeze_changes(&graph, &slot, &changes);' \
+    'freeze_changes(&graph, &slot, &changes.clone().filter(|_| false));'
+
+mutant 'graphs: missing edges count' graphs.rs \
+    'Diff::from(*n > 0)' \
+    'Diff::from(*n != 0)'
+mutant 'graphs: components follow edges one way' graphs.rs \
+    'let both = edges.clone().map(|(a, b)| (b, a)).concat(edges);' \
+    'let both = edges;'
 
 mutant 'aggregate: multiplicities of rows ignored' aggregate.rs \
     'logic(&row).times(diff)' \
@@ -166,17 +202,131 @@ mutant 'aggregate: only the first of a group counts' aggregate.rs \
     ''
 
 mutant 'top-k: missing rows take a place' top_k.rs \
-    '.filter(|(_, n)| *n > 0)' \
-    ''
+    'n.clamp(0, missing)' \
+    'n.abs().min(missing)'
 mutant 'top-k: each row counts once' top_k.rs \
-    'let taken = left.min(*n);' \
-    'let taken = left.min(1);'
+    'n.clamp(0, missing)' \
+    'n.clamp(0, missing.min(1))'
 mutant 'top-k: one row too many' top_k.rs \
-    'let mut left = k as Diff;' \
-    'let mut left = k as Diff + 1;'
+    '(Vec::new(), k as Diff)' \
+    '(Vec::new(), k as Diff + 1)'
 mutant 'top-k: the least rows in place of the greatest' top_k.rs \
     'rows.iter().rev()' \
     'rows.iter()'
+mutant 'top-k: no rows are taken from the base' top_k.rs \
+    'Some((row, Some(n))) => self.add_row(row, n),' \
+    'Some((_, Some(_))) => {}'
+mutant 'top-k: the results of the base are not subtracted' top_k.rs \
+    '                group.best = group.outermost(k, end, &base);
+' \
+    ''
+mutant 'top-k: rows further in than was reached are trusted' top_k.rs \
+    '.is_some_and(|reached| !further_out(row, reached, end))' \
+    '.is_some_and(|_| false)'
+mutant 'top-k: the row that was reached is trusted' top_k.rs \
+    '.is_some_and(|reached| !further_out(row, reached, end))' \
+    '.is_some_and(|reached| further_out(reached, row, end))'
+mutant 'top-k: changes beyond the best are forgotten' top_k.rs \
+    'group.add(changes);' \
+    'if matters {
+                group.add(changes);
+            }'
+mutant 'top-k: too few rows are taken for all there are' top_k.rs \
+    'Some((innermost, _)) if full =>' \
+    'Some((innermost, _)) if full || k > 0 =>'
+mutant 'top-k: an empty group of the base is forgotten' top_k.rs \
+    '!self.in_base && self.rows.is_empty()' \
+    'self.rows.is_empty()'
+mutant 'top-k: changes of a group of the base are not frozen' top_k.rs \
+    'log.extend(changes.iter().cloned());' \
+    'log.clear();'
+mutant 'top-k: rows of the base are frozen again' top_k.rs \
+    'let rows = if self.in_base { BTreeMap::new() } else { self.rows };' \
+    'let rows = self.rows;'
+
+mutant 'keyed: the state of the base is not brought in' keyed.rs \
+    'base.rows(&key).first().map_or_else(' \
+    'base.rows(&key)[..0].first().map_or_else('
+mutant 'keyed: the results before are not subtracted' keyed.rs \
+    '((key.clone(), row), -n)' \
+    '((key.clone(), row), 0 * n)'
+mutant 'keyed: frozen without subtracting the state of the base' keyed.rs \
+    '(base, -1), (now, 1)' \
+    '(base, 0), (now, 1)'
+mutant 'keyed: the state is not frozen' keyed.rs \
+    '(base, -1), (now, 1)' \
+    '(base, -1), (now, 0)'
+mutant 'keyed: a key of the base that is gone is forgotten' keyed.rs \
+    'states.base == states.now && states.now == O::State::default()' \
+    'states.now == O::State::default()'
+
+mutant 'temporal: what the base has due is not carried out' temporal.rs \
+    '                reader.collect(*at, into);
+' \
+    ''
+mutant 'temporal: what was carried out is still frozen' temporal.rs \
+    '(due, row, -diff)' \
+    '(due, row, 0 * diff)'
+mutant 'temporal: what a batch has due at its last tick waits' temporal.rs \
+    'entry.saturating_add(1)' \
+    'entry'
+mutant 'temporal: the end is ignored' temporal.rs \
+    'if end < u64::MAX {' \
+    'if false {'
+mutant 'temporal: rows appear after their end' temporal.rs \
+    'if start.max(tick) >= end {
+                            continue;
+                        }' \
+    'if start.max(tick) >= end {
+                            session.give((row, tick, diff));
+                            continue;
+                        }'
+mutant 'temporal: rows appear before their start' temporal.rs \
+    'if start <= tick {' \
+    'if true {'
+mutant 'temporal: rows with a later start are forgotten' temporal.rs \
+    '                            to_come.add(start, row.clone(), diff);
+' \
+    ''
+
+mutant 'quarantine: half of what an event made stays' events.rs \
+    'made.truncate(whole);' \
+    'whole = made.len();'
+mutant 'quarantine: half of what a row made stays' flow.rs \
+    'made.truncate(whole);' \
+    'whole = made.len();'
+mutant 'quarantine: half of what an event added stays' aggregate.rs \
+    'tried.and_then(|()| logic(&columns, row, &mut self.groups))' \
+    'attempt(|| logic(&columns, row, &mut self.groups)).and(tried)'
+mutant 'quarantine: an epoch that fails is added twice' aggregate.rs \
+    '            self.groups.clear();
+' \
+    ''
+mutant 'quarantine: events combined before a failure are lost' aggregate.rs \
+    'in self.made_of.drain(..) {' \
+    'in self.made_of.drain(..).rev().take(1) {'
+mutant 'quarantine: later events of the chunk are lost' events.rs \
+    '                            next += 1;' \
+    '                            next = rows.end;'
+mutant 'quarantine: later rows of the tick are lost' flow.rs \
+    'failed.push((guard.consumed(message), time, diff));' \
+    'failed.push((guard.consumed(message), time, diff));
+                        return;'
+mutant 'quarantine: errors of rows are not retracted' flow.rs \
+    'failed.push((guard.consumed(message), time, diff));' \
+    'failed.push((guard.consumed(message), time, diff.abs()));'
+mutant 'quarantine: errors of aggregated rows are not retracted' aggregate.rs \
+    'failed.push((guard.row(message, &(key, row)), time, diff))' \
+    'failed.push((guard.row(message, &(key, row)), time, diff.abs()))'
+mutant 'quarantine: errors of a reduction are not retracted' reduce.rs \
+    'made.extend(outcomes(&key, before).map(|(outcome, n)| (outcome, -n)));' \
+    'made.extend(outcomes(&key, before).filter(|(outcome, _)| outcome.is_ok()).map(|(outcome, n)| (outcome, -n)));'
+mutant 'quarantine: an error of a pair hides the others' quarantine.rs \
+    'Err(failure) => failed.push((*failure, time, diff)),' \
+    'Err(failure) => {
+                    failed.push((*failure, time, diff));
+                    return;
+                }'
 
 mutant 'outer joins: matched rows stay as unmatched, too' relational.rs \
     '.concat(present.map(|key| (key, None)).negate())' \

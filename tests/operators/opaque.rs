@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use differential_dataflow::VecCollection;
 use differential_dataflow::operators::iterate::Iterate;
-use lambdaflow::operators::{Events, Views};
+use lambdaflow::operators::{Events, Views, opaque};
 
 use crate::harness::{Fact, Kind, Multiset, answer, check, multiset, rows, rows_of};
 
@@ -46,6 +46,14 @@ fn dataflow(facts: Events<'_, Fact>, views: &mut Views) {
     let rows = rows(facts);
     views.publish("distinct", rows.clone().opaque("distinct", |rows| rows.distinct()));
     views.publish("count", rows.clone().map(|(group, _)| group).opaque("count", |groups| groups.count()));
+    let (groups, users) = (rows.clone().map(|(group, _)| group), rows.clone().map(|(_, (user, _))| user));
+    let amounts = rows.clone().map(|(_, (_, amount))| amount);
+    // What one input says is of no use without what the base has of the others.
+    let triples = opaque("triples", (groups, users, amounts), |(groups, users, amounts)| {
+        let pairs = groups.distinct().map(|group| ((), group)).join(users.distinct().map(|user| ((), user)));
+        pairs.join_map(amounts.distinct().map(|amount| ((), amount)), |(), (group, user), amount| (group.clone(), (*user, *amount)))
+    });
+    views.publish("triples", triples);
     let edges = rows.map(|(_, fact)| edge(fact));
     views.publish("paths", edges.clone().opaque("paths", paths));
     // Rows derived from an opaque operator's changes.
@@ -65,6 +73,15 @@ fn matches_plain_rust(kind: Kind) {
             ("count", &|facts| {
                 let groups = multiset(rows_of(facts).into_iter().map(|((group, _), n)| (group, n)));
                 answer(groups.into_iter().map(|row| (row, 1)).collect())
+            }),
+            ("triples", &|facts| {
+                let rows = rows_of(facts);
+                let groups: BTreeSet<_> = multiset(rows.iter().map(|((group, _), n)| (group.clone(), *n))).into_keys().collect();
+                let users: BTreeSet<_> = multiset(rows.iter().map(|((_, (user, _)), n)| (*user, *n))).into_keys().collect();
+                let amounts: BTreeSet<_> = multiset(rows.iter().map(|((_, (_, amount)), n)| (*amount, *n))).into_keys().collect();
+                let pairs = groups.iter().flat_map(|group| users.iter().map(move |user| (group.clone(), *user)));
+                let triples = pairs.flat_map(|(group, user)| amounts.iter().map(move |amount| (group.clone(), (user, *amount))));
+                answer(triples.map(|triple| (triple, 1)).collect())
             }),
             ("paths", &|facts| answer(paths_of(&edges_of(facts)))),
             ("reached", &|facts| {

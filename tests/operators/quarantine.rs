@@ -187,9 +187,19 @@ fn of_rows(facts: Events<'_, Fact>, views: &mut Views) {
     );
     views.publish(
         "aggregate",
-        rows.aggregate::<Sum>(|(user, amount)| {
+        rows.clone().aggregate::<Sum>(|(user, amount)| {
             assert!(*user != 0, "user zero");
             Sum::of(*amount)
+        }),
+    );
+    // The second row fails after the first was made.
+    views.publish(
+        "flat_map",
+        rows.flat_map(|(group, (user, _))| {
+            (0..2).map(move |i| {
+                assert!(user != 2 || i == 0, "row {i}");
+                (group.clone(), i)
+            })
         }),
     );
 }
@@ -212,6 +222,9 @@ fn errors_of_rows(rows: &Multiset<(String, (u64, i64))>) -> Multiset<(String, Qu
         }
         if *user == 0 {
             fails("user zero".into(), "aggregate 9", format!("{row:?}"), *n);
+        }
+        if *user == 2 {
+            fails("row 1".into(), "flat_map 9", String::new(), *n);
         }
     }
     for (group, vals) in by_key(rows) {
@@ -250,6 +263,8 @@ fn errors_of_rows_are_retracted_with_them() {
             let each = kept(&|(user, _)| *user != 1).into_iter().map(|((group, (_, amount)), n)| ((group, amount), n));
             assert_eq!(answers["map"], answer(multiset(each)));
             assert_eq!(answers["filter"], answer(kept(&|(_, amount)| *amount != 0)));
+            let both = kept(&|(user, _)| *user != 2).into_iter().flat_map(|((group, _), n)| (0..2).map(move |i| ((group.clone(), i), n)));
+            assert_eq!(answers["flat_map"], answer(multiset(both)));
             let few = by_key(&rows).into_iter().filter(|(_, vals)| vals.len() < 3);
             assert_eq!(answers["reduce"], answer(multiset(few.map(|(group, vals)| ((group, vals.len()), 1)))));
             let sums = by_key(&rows).into_iter().map(|(group, vals)| (group, vals.iter().map(|(_, n)| n).sum::<isize>()));

@@ -64,3 +64,17 @@ fn rows_come_and_go_with_the_clock() {
 fn rows_that_are_missing_come_and_go_too() {
     matches_plain_rust(Kind::Unmatched);
 }
+
+/// Something is due at every tick, so whatever tick a batch ends at: left for the speed layer, it would come one tick late.
+#[test]
+fn a_batch_carries_out_what_is_due_at_its_last_tick() {
+    const TICKS: u64 = 20;
+    let log: Vec<_> = (0..=TICKS).map(|due| (Tick(if due == TICKS { due } else { due / 4 }), fact("/", due, 0, 1))).collect();
+    let dataflow = |facts: Events<'_, Fact>, views: &mut Views| {
+        views.publish("now", rows(facts).valid_during(|(_, (due, _))| Tick(*due)..Tick(due + 1)));
+    };
+    let (_, by_tick) = check_layers_by_tick(dataflow, &log, &Law { cuts: 6, seed: 1, ..Law::default() });
+    for (now, answers) in by_tick.iter().enumerate() {
+        assert_eq!(answers["now"], answer(multiset([(("/", (now, 0)), 1)])), "tick {now}");
+    }
+}

@@ -98,24 +98,30 @@ fn when_the_best_row_is_retracted_the_next_takes_its_place() {
 }
 
 /// The base's rows are taken from its end a few at a time; taking away what was best must bring all of them up, in order,
-/// through runs that were merged and runs that were not, and with rows that came back in between.
+/// through runs that were merged and runs that were not. Rows of high and low rank come at all ticks, so that two runs of a
+/// base have them by turns. Some come back for a while. Each has a row beside it that is missing until shortly before its
+/// turn: what a change says of a row is not to be trusted while the base's part of it was not taken.
 #[test]
 fn the_best_rows_can_be_taken_away_one_by_one() {
     const ROWS: u64 = 60;
-    let mut log: Vec<(Tick, Fact)> = (0..ROWS).map(|i| (Tick(i / 20), fact("/a", i, (i * 37 % ROWS) as i64, 1))).collect();
-    let by_amount = |facts: &[(Tick, Fact)]| {
-        let mut rows: Vec<Fact> = facts.iter().map(|(_, fact)| fact.clone()).collect();
-        rows.sort_by_key(|fact| -fact.amount);
-        rows
-    };
-    for (i, best) in by_amount(&log).into_iter().enumerate() {
-        let tick = Tick(4 + i as u64 / 2);
-        log.push((tick, Fact { times: -1, ..best.clone() }));
-        if i % 9 == 0 {
-            log.push((tick, Fact { times: 1, ..best.clone() }));
-            log.push((tick, Fact { times: 1, amount: best.amount - 30, ..best }));
+    // A missing row is further in than the row beside it, being of a lesser user.
+    let row = |i: u64, times| fact("/a", 100 + i, (i * 37 % ROWS) as i64, times);
+    let missing = |i: u64, times| fact("/a", i, (i * 37 % ROWS) as i64, times);
+    let mut log: Vec<(Tick, Fact)> = (0..ROWS).flat_map(|i| [row(i, 1), missing(i, -1)].map(|fact| (Tick(i / 3), fact))).collect();
+    let mut ranked: Vec<u64> = (0..ROWS).collect();
+    ranked.sort_by_key(|i| Reverse(i * 37 % ROWS));
+    for (rank, &best) in ranked.iter().enumerate() {
+        let tick = ROWS / 3 + rank as u64 / 2;
+        log.push((Tick(tick), row(best, -1)));
+        log.extend(ranked.get(rank + 3).map(|later| (Tick(tick), missing(*later, 1))));
+        if rank % 9 == 0 {
+            log.push((Tick(tick + 2), row(best, 1)));
+            log.push((Tick(tick + 3), row(best, -1)));
+            // Far beyond the best, so that it is known long before its turn.
+            log.push((Tick(tick), fact("/a", 200 + best, -(best as i64), 1)));
         }
     }
+    log.sort_by_key(|(tick, _)| *tick);
     let dataflow = |facts: Events<'_, Fact>, views: &mut Views| {
         views.publish("best", rows(facts).top_k_by_group(2, |(_, amount)| *amount));
     };

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use crate::operators::ERRORS;
 use crate::log::{Event, Log, Tick, WakerGuard};
+use crate::operators::ERRORS;
 use crate::runs::{Audited, Generation};
 use crate::serving::{Served, Serving};
 

@@ -224,7 +224,7 @@ fn errors_of_rows(rows: &Multiset<(String, (u64, i64))>) -> Multiset<(String, Qu
             fails("user zero".into(), "aggregate 9", format!("{row:?}"), *n);
         }
         if *user == 2 {
-            fails("row 1".into(), "flat_map 9", String::new(), *n);
+            fails("row 1".into(), "flat_map 10", String::new(), *n);
         }
     }
     for (group, vals) in by_key(rows) {

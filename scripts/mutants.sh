@@ -248,8 +248,8 @@ mutant 'keyed: the state of the base is not brought in' keyed.rs \
     'base.rows(&key).first().map_or_else(' \
     'base.rows(&key)[..0].first().map_or_else('
 mutant 'keyed: the results before are not subtracted' keyed.rs \
-    '((key.clone(), row), -n)' \
-    '((key.clone(), row), 0 * n)'
+    '.map(|(outcome, n)| (outcome, -n))' \
+    '.map(|(outcome, n)| (outcome, 0 * n))'
 mutant 'keyed: frozen without subtracting the state of the base' keyed.rs \
     '(base, -1), (now, 1)' \
     '(base, 0), (now, 1)'

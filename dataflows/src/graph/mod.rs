@@ -14,7 +14,7 @@
 //!
 //! What it costs:
 //!
-//! - The recursions are [opaque](lambdaflow::operators::opaque): every graph of either layer, so every batch cycle too, has
+//! - The recursions are [opaque](mod@lambdaflow::operators::opaque): every graph of either layer, so every batch cycle too, has
 //!   all edges brought in and runs the recursion over all of them before it sees a change, however few changes there are. They
 //!   stay in memory, with the arrangements of the recursion. Use it for graphs that fit, in memory and in that time.
 //! - From then on a change costs what it changes. An edge within a component is next to nothing; the one edge between two

@@ -140,9 +140,9 @@ mutant 'join: a key with changes on one side is forgotten' join.rs \
     'known.left.rows.is_empty() || known.right.rows.is_empty()'
 mutant 'join: changes of one tick do not meet' join.rs \
     'known.left.add(lefts);
-                        for (right, m) in &rights {
-                            known.left.rows.iter().for_each(|(left, n)| join(left, right, n * m));
-                        }' \
+                    for (right, m) in &rights {
+                        known.left.rows.iter().for_each(|(left, n)| join(left, right, n * m));
+                    }' \
     'for (right, m) in &rights {
                             known.left.rows.iter().for_each(|(left, n)| join(left, right, n * m));
                         }
@@ -161,7 +161,7 @@ mutant 'in order: ticks are not waited for' in_order.rs \
     '.filter(|first| complete(first.key()))' \
     '.filter(|_| frontiers.len() < 9)'
 mutant 'in order: changes of a tick are not added up' in_order.rs \
-    '                    consolidate(&mut changes);
+    '                consolidate(&mut changes);
 ' \
     ''
 mutant 'running: distinct takes missing rows for present' running.rs \

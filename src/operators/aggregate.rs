@@ -252,9 +252,9 @@ impl<E: Event, K: Data, M: Monoid> Combined<E, K, M> {
     }
 
     fn emit(&mut self, sums: &mut Session<'_, '_, Summed<K, M>>, errors: &mut Session<'_, '_, Update<Failure>>, time: u64) {
-        sums.give_iterator(self.groups.take().map(|(key, sum)| ((key, ()), time, sum)));
-        errors.give_iterator(self.failures.drain(..).map(|failure| (failure, time, 1)));
-        *self = Self::default();
+        let Self { mut groups, failures, .. } = std::mem::take(self);
+        sums.give_iterator(groups.take().map(|(key, sum)| ((key, ()), time, sum)));
+        errors.give_iterator(failures.into_iter().map(|failure| (failure, time, 1)));
     }
 }
 

@@ -23,7 +23,7 @@ use timely::dataflow::operators::generic::Operator;
 use crate::runs::{Data, Lookup, Run};
 
 use super::flow::{Diff, Flow, Table, Update, place, table};
-use super::in_order::{InOrder, ROWS_PER_ACTIVATION, Working};
+use super::in_order::InOrder;
 use super::quarantine::{attempt, settle};
 
 impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
@@ -68,10 +68,7 @@ impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
         let scope = left.scope();
         left.binary_frontier(right, Pipeline, Pipeline, "Join", move |capability, info| {
             drop(capability);
-            let activator = scope.activator_for(info.address);
-            let mut working: Working<K, (Vec<(V, Diff)>, Vec<(W, Diff)>)> = None;
-            let mut pending: InOrder<K, (Vec<(V, Diff)>, Vec<(W, Diff)>)> = InOrder::default();
-            let mut made: Vec<(D, Diff)> = Vec::new();
+            let mut pending: InOrder<K, (Vec<(V, Diff)>, Vec<(W, Diff)>)> = InOrder::new(scope.activator_for(info.address));
             move |(left, left_frontier), (right, right_frontier), output| {
                 left.for_each_stamp(|stamp, containers| {
                     let Some(capability) = stamp.retain_least(0) else { return };
@@ -85,49 +82,34 @@ impl<'s, K: Data, V: Data> Flow<'s, (K, V)> {
                         pending.at(tick, &capability).entry(key).or_default().1.push((val, diff));
                     }
                 });
-                let mut left_over = ROWS_PER_ACTIVATION;
                 let frontiers = [left_frontier.frontier(), right_frontier.frontier()];
-                while let Some((tick, capability, mut changed)) = working.take().or_else(|| pending.next_complete_in(&frontiers)) {
-                    let mut session = output.session(&capability);
-                    let mut keys = keys.borrow_mut();
-                    for (key, (mut lefts, mut rights)) in changed.by_ref() {
-                        consolidate(&mut lefts);
-                        consolidate(&mut rights);
-                        let mut join = |left: &V, right: &W, times| made.push((pair(&key, left, right), times));
-                        if !lefts.is_empty() {
-                            let base = right_base.rows(&key);
-                            lefts.iter().for_each(|(left, n)| base.iter().for_each(|(right, m)| join(left, right, n * m)));
-                        }
-                        if !rights.is_empty() {
-                            let base = left_base.rows(&key);
-                            rights.iter().for_each(|(right, m)| base.iter().for_each(|(left, n)| join(left, right, n * m)));
-                        }
-                        let known = keys.entry_ref(&key).or_default();
-                        for (left, n) in &lefts {
-                            known.right.rows.iter().for_each(|(right, m)| join(left, right, n * m));
-                        }
-                        known.left.add(lefts);
-                        for (right, m) in &rights {
-                            known.left.rows.iter().for_each(|(left, n)| join(left, right, n * m));
-                        }
-                        known.right.add(rights);
-                        if known.left.rows.is_empty() && known.right.rows.is_empty() {
-                            keys.remove(&key);
-                        }
-                        consolidate(&mut made);
-                        left_over = left_over.saturating_sub(1 + made.len());
-                        session.give_iterator(made.drain(..).map(|(row, times)| -> Update<D> { (row, tick, times) }));
-                        if left_over == 0 {
-                            break;
-                        }
+                let mut keys = keys.borrow_mut();
+                pending.work_off(&frontiers, output, |key, (mut lefts, mut rights), made| {
+                    consolidate(&mut lefts);
+                    consolidate(&mut rights);
+                    let mut join = |left: &V, right: &W, times| made.push((pair(&key, left, right), times));
+                    if !lefts.is_empty() {
+                        let base = right_base.rows(&key);
+                        lefts.iter().for_each(|(left, n)| base.iter().for_each(|(right, m)| join(left, right, n * m)));
                     }
-                    drop(session);
-                    if left_over == 0 {
-                        working = Some((tick, capability, changed));
-                        activator.activate();
-                        return;
+                    if !rights.is_empty() {
+                        let base = left_base.rows(&key);
+                        rights.iter().for_each(|(right, m)| base.iter().for_each(|(left, n)| join(left, right, n * m)));
                     }
-                }
+                    let known = keys.entry_ref(&key).or_default();
+                    for (left, n) in &lefts {
+                        known.right.rows.iter().for_each(|(right, m)| join(left, right, n * m));
+                    }
+                    known.left.add(lefts);
+                    for (right, m) in &rights {
+                        known.left.rows.iter().for_each(|(left, n)| join(left, right, n * m));
+                    }
+                    known.right.add(rights);
+                    if known.left.rows.is_empty() && known.right.rows.is_empty() {
+                        keys.remove(&key);
+                    }
+                    consolidate(made);
+                });
             }
         })
     }

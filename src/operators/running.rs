@@ -77,10 +77,10 @@ fn follow<'s, K: Data, R: Change, D: Clone + 'static>(
     });
 
     let mut base = Lookup::new(&slot.base);
-    changes.unary_frontier(Pipeline, name, move |capability, _| {
+    let scope = changes.scope();
+    changes.unary_frontier(Pipeline, name, move |capability, info| {
         drop(capability);
-        let mut pending: InOrder<K, R> = InOrder::default();
-        let mut made: Vec<(D, Diff)> = Vec::new();
+        let mut pending: InOrder<K, R> = InOrder::new(scope.activator_for(info.address));
         move |(input, frontier), output| {
             input.for_each_stamp(|stamp, containers| {
                 let Some(capability) = stamp.retain_least(0) else {
@@ -95,24 +95,20 @@ fn follow<'s, K: Data, R: Change, D: Clone + 'static>(
                     }
                 }
             });
-            while let Some((time, capability, changed)) = pending.next_complete(frontier.frontier()) {
-                let mut session = output.session(&capability);
-                let mut sums = sums.borrow_mut();
-                for (key, change) in changed {
-                    if change.is_zero() {
-                        continue;
-                    }
-                    if !sums.contains_key(&key) {
-                        let base = base.rows(&key).first().map(|((), sum)| sum.clone());
-                        sums.insert(key.clone(), Sums { base, changes: None });
-                    }
-                    let known = sums.get_mut(&key).expect("inserted above");
-                    let before = known.total();
-                    known.add(change);
-                    logic(&key, before.as_ref(), known.total().as_ref(), &mut made);
-                    session.give_iterator(made.drain(..).map(|(row, diff)| -> Update<D> { (row, time, diff) }));
+            let mut sums = sums.borrow_mut();
+            pending.work_off(&[frontier.frontier()], output, |key, change, made| {
+                if change.is_zero() {
+                    return;
                 }
-            }
+                if !sums.contains_key(&key) {
+                    let base = base.rows(&key).first().map(|((), sum)| sum.clone());
+                    sums.insert(key.clone(), Sums { base, changes: None });
+                }
+                let known = sums.get_mut(&key).expect("inserted above");
+                let before = known.total();
+                known.add(change);
+                logic(&key, before.as_ref(), known.total().as_ref(), made);
+            });
         }
     })
 }

@@ -18,10 +18,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use hdrhistogram::Histogram;
-use lambdaflow::log::{Log, LogOptions, RealDisk, SystemClock, Tick};
+use lambdaflow::log::{Log, LogOptions, SystemClock, Tick};
 use lambdaflow::runs::Query;
 use lambdaflow::runtime::{Server, ServerOptions};
 use lambdaflow::serving::{Read, Serving};
+use lambdaflow::storage::RealDisk;
 use lambdaflow_dataflows::web_analytics::generate::{Generator, GeneratorOptions};
 use lambdaflow_dataflows::web_analytics::{Request, program};
 use serde_json::{Value, json};

@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 use columnar::Index;
 use lambdaflow::differential_dataflow::AsCollection;
 use lambdaflow::layers::{Dataflow, Feed, run_batch};
-use lambdaflow::log::{Block, Durability, Log, LogOptions, RealDisk, SystemClock, Tick};
+use lambdaflow::log::{Block, Durability, Log, LogOptions, SystemClock, Tick};
 use lambdaflow::operators::Views;
 use lambdaflow::prelude::*;
+use lambdaflow::storage::RealDisk;
 use lambdaflow_dataflows::web_analytics::Request;
 use lambdaflow_dataflows::web_analytics::generate::{Generator, GeneratorOptions};
 

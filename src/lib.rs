@@ -41,6 +41,7 @@ pub mod prelude;
 pub mod runs;
 pub mod runtime;
 pub mod serving;
+pub mod storage;
 pub mod testing;
 
 pub use differential_dataflow;

@@ -4,7 +4,8 @@
 #[path = "log_support/mod.rs"]
 mod log_support;
 
-use lambdaflow::log::{Log, LogError, LogOptions, RealDisk, Step, SystemClock, Tick, verify};
+use lambdaflow::log::{Log, LogError, LogOptions, SystemClock, Tick, verify};
+use lambdaflow::storage::{RealDisk, Step};
 use log_support::{Note, note, notes, numbers, read_all};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;

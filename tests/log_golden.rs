@@ -5,8 +5,10 @@
 #![cfg(target_endian = "little")]
 mod log_support;
 
-use lambdaflow::log::sim::{SimClock, SimDisk};
-use lambdaflow::log::{Disk, Tick, info, verify};
+use lambdaflow::log::SimClock;
+use lambdaflow::log::{Tick, info, verify};
+use lambdaflow::storage::Disk;
+use lambdaflow::storage::SimDisk;
 use log_support::*;
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,9 @@
 //! A reader without the lock, beside a writer or after a crash (row N3).
 mod log_support;
 
-use lambdaflow::log::sim::{SimClock, SimDisk};
+use lambdaflow::log::SimClock;
 use lambdaflow::log::{Block, BulkAppender, Cursor, Log, LogOptions, LogReader, Tick, WakerGuard, verify};
+use lambdaflow::storage::SimDisk;
 use log_support::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 

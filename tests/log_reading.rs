@@ -2,11 +2,12 @@
 mod log_support;
 
 use columnar::{Columnar, Index};
-use lambdaflow::log::sim::{SimClock, SimDisk};
+use lambdaflow::log::SimClock;
 use lambdaflow::log::{
     APPEND_EVENTS_MAX, Block, Cursor, Durability, Event, Execution, Log, LogError, LogOptions, Partition, QUEUE_APPENDS_MAX, Tick, info,
     verify,
 };
+use lambdaflow::storage::SimDisk;
 use log_support::*;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -268,7 +269,7 @@ fn a_waker_is_called_after_commits_and_frontier_moves_until_its_guard_is_dropped
 
 #[test]
 fn concurrent_appends_share_a_sync() {
-    use lambdaflow::log::sim::{FaultDisk, Operation};
+    use lambdaflow::storage::{FaultDisk, Operation};
     let disk = FaultDisk::new(Arc::new(SimDisk::new()));
     let log = open_on(Arc::new(disk.clone()), &SimClock::at(1), LogOptions::default()).unwrap();
     // The first group's waker holds the writer until all others are queued.

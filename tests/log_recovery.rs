@@ -4,8 +4,10 @@
 //! wrong event is never handed out.
 mod log_support;
 
-use lambdaflow::log::sim::{SimClock, SimDisk};
-use lambdaflow::log::{Damage, Disk, Log, LogError, LogOptions, Partition, Tick, verify};
+use lambdaflow::log::SimClock;
+use lambdaflow::log::{Damage, Log, LogError, LogOptions, Partition, Tick, verify};
+use lambdaflow::storage::Disk;
+use lambdaflow::storage::SimDisk;
 use log_support::*;
 use proptest::prelude::*;
 use std::path::PathBuf;

@@ -4,8 +4,10 @@
 //! seed. The last tests break the disk on purpose and expect the explorer to notice.
 mod log_support;
 
-use lambdaflow::log::sim::{Effect, Fault, FaultDisk, Operation, Rng, SimClock, SimDisk};
-use lambdaflow::log::{Disk, Durability, Execution, Log, LogError, LogOptions, Tick};
+use lambdaflow::log::SimClock;
+use lambdaflow::log::{Durability, Execution, Log, LogError, LogOptions, Tick};
+use lambdaflow::storage::Disk;
+use lambdaflow::storage::{Effect, Fault, FaultDisk, Operation, Rng, SimDisk};
 use log_support::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;

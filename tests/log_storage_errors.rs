@@ -1,8 +1,10 @@
 //! Lets single operations of the disk fail while the log runs (rows D1, D4, D6, D7, D9, D11).
 mod log_support;
 
-use lambdaflow::log::sim::{Effect, Fault, FaultDisk, Operation, SimClock, SimDisk};
-use lambdaflow::log::{Disk, Execution, LogError, LogOptions};
+use lambdaflow::log::SimClock;
+use lambdaflow::log::{Execution, LogError, LogOptions};
+use lambdaflow::storage::Disk;
+use lambdaflow::storage::{Effect, Fault, FaultDisk, Operation, SimDisk};
 use log_support::*;
 use std::sync::Arc;
 

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use lambdaflow::log::{Log, LogOptions, RealDisk, SystemClock};
+use lambdaflow::log::{Log, LogOptions, SystemClock};
 use lambdaflow::prelude::*;
 use lambdaflow::runs::Query;
 use lambdaflow::runtime::service::{Format, Service};
 use lambdaflow::runtime::{OnError, Server, ServerOptions};
 use lambdaflow::serving::Read;
+use lambdaflow::storage::RealDisk;
 
 #[derive(Clone, Debug, Serialize, Deserialize, Columnar)]
 struct Word {

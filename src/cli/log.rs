@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use crate::log::{self, RealDisk};
+use crate::log;
+use crate::storage::RealDisk;
 
 use super::Failure;
 use super::arguments::{Format, LogInfo, LogVerify};

@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use crate::log::{Event, Log, LogOptions, RealDisk, SystemClock, Tick};
+use crate::log::{Event, Log, LogOptions, SystemClock, Tick};
 use crate::runtime::{Program, audit_log};
+use crate::storage::RealDisk;
 
 use super::arguments::{Audit, DurabilityArgument, Generate, Ingest, LogCat, Oracle, Run};
 use super::{Failure, client, ingest, oracle, run};

@@ -12,8 +12,8 @@
 //! wrong and carry a right checksum give an error instead of wrong slices.
 use super::event::Event;
 use super::frame::{HEADER_BYTES, Header, SegmentId};
-use super::map::Bytes;
 use super::position::{Offset, Partition, Tick};
+use crate::storage::Bytes;
 use columnar::bytes::indexed;
 use columnar::bytes::stash::Stash;
 use columnar::{BorrowedOf, Container, ContainerOf, FromBytes, Len, Push, bytemuck};

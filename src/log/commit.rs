@@ -5,14 +5,13 @@
 //! what lets recovery tell a torn tail from damage.
 use super::block::{Rows, Runs};
 use super::core::Core;
-use super::disk::{DiskFile, append_all, uninterrupted};
 use super::error::LogError;
 use super::event::Event;
-use super::failpoint::{Step, reach};
 use super::frame::SegmentId;
 use super::options::Durability;
 use super::position::{Offset, Partition, Tick};
 use super::segment::active_name;
+use crate::storage::{DiskFile, Step, append_all, reach, uninterrupted};
 use columnar::{Borrow, Container, ContainerOf, Len, bytemuck};
 use crossbeam::channel::{Receiver, Sender};
 use std::path::PathBuf;

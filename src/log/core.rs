@@ -5,10 +5,8 @@
 use super::block::Rows;
 use super::clock::Clock;
 use super::commit::{Lane, SEAL_BACKLOG_MAX};
-use super::disk::{Disk, uninterrupted};
 use super::error::LogError;
 use super::event::Event;
-use super::failpoint::{Step, reach};
 use super::frame::{LogId, SegmentId};
 use super::mark::{self, Mark};
 use super::meta::{Meta, partition_dir};
@@ -18,6 +16,7 @@ use super::position::{Offset, Partition, Tick};
 use super::recovery::{Beside, plan_all};
 use super::segment::{Sealed, active_name, seal};
 use super::ticks::Ticks;
+use crate::storage::{Disk, Step, reach, uninterrupted};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -6,11 +6,12 @@
 //!
 //! The checksum covers `content` as compact JSON with sorted keys. Files are replaced whole (see [`replace`]), so a crash leaves the
 //! old or the new one.
-use super::disk::{Disk, replace, uninterrupted};
 use super::error::LogError;
 use super::frame::FORMAT;
+use crate::storage::{Disk, append_all, uninterrupted};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// Writes `content` as `dir/name` and makes it durable.
@@ -18,6 +19,25 @@ pub(crate) fn write(disk: &dyn Disk, dir: &Path, name: &str, content: &impl Seri
     let content = serde_json::to_value(content).map_err(|error| LogError::storage("write", &dir.join(name), error.into()))?;
     let document = json!({"format": FORMAT, "crc32c": checksum(&content), "content": content});
     replace(disk, dir, name, format!("{document}\n").as_bytes())
+}
+
+/// Writes a small file so that a crash leaves the old or the new content, never a mixture: temporary name, sync, rename,
+/// sync of the directory.
+pub(crate) fn replace(disk: &dyn Disk, dir: &Path, name: &str, content: &[u8]) -> Result<(), LogError> {
+    let path = dir.join(name);
+    let temporary = dir.join(format!("{name}.tmp"));
+    match uninterrupted(|| disk.remove(&temporary)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(LogError::storage("remove", &temporary, error));
+        }
+        _ => {}
+    }
+    let mut file = uninterrupted(|| disk.create(&temporary)).map_err(|error| LogError::storage("create", &temporary, error))?;
+    append_all(&mut *file, content).map_err(|error| LogError::storage("write", &temporary, error))?;
+    file.sync().map_err(|error| LogError::storage("sync", &temporary, error))?;
+    drop(file);
+    uninterrupted(|| disk.rename(&temporary, &path)).map_err(|error| LogError::storage("rename", &temporary, error))?;
+    disk.sync_dir(dir).map_err(|error| LogError::storage("sync", dir, error))
 }
 
 /// Reads `dir/name`. The newer-version check comes first: a newer release may have changed all the rest.

@@ -4,12 +4,11 @@
 //! word, so a frontier is announced only up to `reserved`, which was durable before; after a restart ticks begin there.
 //! Reserving ahead makes one write serve for seconds. The mark also says up to which offset each partition is known to be on
 //! disk: a log that ends before that has lost acknowledged events, and recovery says so instead of cutting.
-use super::disk::Disk;
 use super::document;
 use super::error::LogError;
-use super::failpoint::{Step, reach};
 use super::meta::Meta;
 use super::position::{Offset, Tick};
+use crate::storage::{Disk, Step, reach};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 

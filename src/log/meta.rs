@@ -1,11 +1,11 @@
 //! `log.json`: what a log is. Written last when a log is created, never changed.
-use super::disk::{Disk, EntryKind, uninterrupted};
 use super::document;
 use super::error::LogError;
 use super::event::{Event, EventType};
 use super::frame::LogId;
 use super::mark::{self, Mark};
 use super::position::{Partition, Tick};
+use crate::storage::{Disk, EntryKind, uninterrupted};
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

@@ -13,7 +13,8 @@
 //! a frontier never sees an event below it appear; damage is reported with its place and never skipped.
 //!
 //! ```
-//! use lambdaflow::log::{Event, Log, LogOptions, RealDisk, SystemClock, Tick};
+//! use lambdaflow::log::{Event, Log, LogOptions, SystemClock, Tick};
+//! use lambdaflow::storage::RealDisk;
 //! use std::sync::Arc;
 //!
 //! #[derive(Clone, Debug, columnar::Columnar, serde::Serialize, serde::Deserialize)]
@@ -43,15 +44,11 @@ mod clock;
 mod commit;
 mod core;
 mod cursor;
-mod disk;
 mod document;
 mod error;
 mod event;
-mod failpoint;
-mod fault;
 mod frame;
 mod handle;
-mod map;
 mod mark;
 mod meta;
 mod options;
@@ -61,21 +58,17 @@ mod reader;
 mod recovery;
 mod report;
 mod segment;
-pub mod sim;
 mod ticks;
 
 pub use self::core::ADVANCE_WAIT_MS_MAX;
 pub use block::Block;
 pub use bulk::{BULK_FRAMES_IN_FLIGHT_MAX, BulkAck, BulkAppender};
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, SimClock, SystemClock};
 pub use commit::{APPEND_BYTES_MAX, APPEND_EVENTS_MAX, Ack, GROUP_BYTES_MAX, GROUP_EVENTS_MAX, QUEUE_APPENDS_MAX, SEAL_BACKLOG_MAX};
 pub use cursor::Cursor;
-pub use disk::{Disk, DiskFile, Entry, EntryKind, LockGuard, RealDisk};
 pub use error::{Damage, LogError};
 pub use event::{Event, EventType};
-pub use failpoint::Step;
 pub use handle::{Log, LogStats, PartitionStats, WakerGuard};
-pub use map::Bytes;
 pub use options::{BLOCK_EVENTS_MAX, Durability, Execution, LogOptions, SEGMENT_BYTES_MAX};
 pub use position::{Offset, Partition, Tick};
 pub use reader::LogReader;

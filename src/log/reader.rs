@@ -3,7 +3,6 @@
 //! What it shows is a prefix of each partition as of the moment it was opened: it does not follow the writer. Files can move
 //! under it while it looks, because a writer seals segments; then it looks again.
 use super::cursor::Cursor;
-use super::disk::Disk;
 use super::error::LogError;
 use super::event::Event;
 use super::mark::Mark;
@@ -11,6 +10,7 @@ use super::meta::{Found, Meta, look};
 use super::partition::Contents;
 use super::position::Tick;
 use super::recovery::{Beside, plan_all};
+use crate::storage::Disk;
 use std::path::Path;
 use std::sync::Arc;
 

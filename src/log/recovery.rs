@@ -8,17 +8,16 @@
 //! rewritten into sealed ones and synced, before anything is read or acknowledged: after a failed sync the page cache shows
 //! bytes that are not on the disk, and a view must not be built on them.
 use super::block::Rows;
-use super::disk::{Disk, EntryKind, replace, uninterrupted};
+use super::document::replace;
 use super::error::{Damage, LogError};
 use super::event::Event;
-use super::failpoint::{Step, reach};
 use super::frame::{Flaw, HEADER_BYTES, LogId, Scan, SegmentId, scan};
-use super::map::Bytes;
 use super::mark::Mark;
 use super::meta::partition_dir;
 use super::partition::{OpenSegment, Segments};
 use super::position::{Offset, Partition, Tick};
 use super::segment::{Sealed, SegmentFile, active_name, flawed, seal, sealed_name};
+use crate::storage::{Bytes, Disk, EntryKind, Step, reach, uninterrupted};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,6 @@
 //! Neither takes the lock or changes anything. Beside a running writer `verify` may see its last group half written, which
 //! it lists as unfinished and not as damage. A segment that the writer seals during the look can read as a gap: look twice.
 use super::cursor::Cursor;
-use super::disk::{Disk, uninterrupted};
 use super::error::{Damage, LogError};
 use super::event::{Event, EventType};
 use super::frame::{LogId, SegmentId, scan};
@@ -13,6 +12,7 @@ use super::position::{Offset, Partition, Tick};
 use super::reader::look_again;
 use super::recovery::Listing;
 use super::segment::SegmentFile;
+use crate::storage::{Disk, uninterrupted};
 use columnar::Index;
 use serde::Serialize;
 use std::collections::BTreeMap;

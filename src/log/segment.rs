@@ -18,13 +18,11 @@
 //! damaged, never torn. Opening reads footer and index only; a block is checked when it is first read. The index repeats
 //! what the headers say: a block that was restored from an older copy of the file differs from its entry or from the digest.
 use super::block::{Rows, partition_point};
-use super::disk::{Disk, append_all, uninterrupted};
 use super::error::{Damage, LogError};
 use super::event::Event;
-use super::failpoint::{Step, reach};
 use super::frame::{FORMAT, Flaw, HEADER_BYTES, Header, Place, SegmentId, check_envelope, log_id_at, read_frame, u32_at, u64_at};
-use super::map::Bytes;
 use super::position::{Offset, Partition, Tick};
+use crate::storage::{Bytes, Disk, Step, append_all, reach, uninterrupted};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};

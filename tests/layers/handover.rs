@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lambdaflow::layers::Cycle;
-use lambdaflow::log::{Log, LogOptions, RealDisk, SystemClock, Tick};
+use lambdaflow::log::{Log, LogOptions, SystemClock, Tick};
 use lambdaflow::operators::{Count, Events, Views};
 use lambdaflow::runs::Query;
 use lambdaflow::runtime::service::Format;
 use lambdaflow::runtime::{OnError, Program, Server, ServerOptions};
 use lambdaflow::serving::Read;
+use lambdaflow::storage::RealDisk;
 
 use super::Number;
 

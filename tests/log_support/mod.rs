@@ -1,8 +1,10 @@
 //! What the log's tests share: an event type, a simulated place, and reading everything back.
 #![allow(dead_code, reason = "each test binary uses a part")]
 use columnar::{Columnar, Index};
-use lambdaflow::log::sim::{Rng, SimClock, SimDisk};
-use lambdaflow::log::{Block, Clock, Disk, Event, Execution, Log, LogError, LogOptions, Offset, Partition, Tick};
+use lambdaflow::log::SimClock;
+use lambdaflow::log::{Block, Clock, Event, Execution, Log, LogError, LogOptions, Offset, Partition, Tick};
+use lambdaflow::storage::Disk;
+use lambdaflow::storage::{Rng, SimDisk};
 use proptest::test_runner::{Config, RngSeed};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};

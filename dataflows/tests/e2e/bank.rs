@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lambdaflow::layers::Cycle;
-use lambdaflow::log::{Log, LogOptions, RealDisk, SystemClock, Tick};
+use lambdaflow::log::{Log, LogOptions, SystemClock, Tick};
 use lambdaflow::runs::{AnswerRow, Query, ReadError};
 use lambdaflow::runtime::{Server, ServerOptions};
 use lambdaflow::serving::{Answer, Read, ServeError, Serving};
+use lambdaflow::storage::RealDisk;
 use lambdaflow_dataflows::bank::{Generator, Transfer, program};
 
 use super::harness::{Dir, PATIENCE};

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lambdaflow::log::{Event, Log, LogOptions, RealDisk, SystemClock};
+use lambdaflow::log::{Event, Log, LogOptions, SystemClock};
+use lambdaflow::storage::RealDisk;
 use lambdaflow_dataflows::web_analytics::Request;
 use serde_json::json;
 

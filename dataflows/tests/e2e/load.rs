@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lambdaflow::layers::Cycle;
-use lambdaflow::log::{Log, LogOptions, RealDisk, SystemClock, Tick};
+use lambdaflow::log::{Log, LogOptions, SystemClock, Tick};
 use lambdaflow::runs::Query;
 use lambdaflow::runtime::{Server, ServerOptions};
 use lambdaflow::serving::{Read, Serving};
+use lambdaflow::storage::RealDisk;
 use lambdaflow_dataflows::web_analytics::generate::{Generator, GeneratorOptions};
 use lambdaflow_dataflows::web_analytics::{Request, program};
 

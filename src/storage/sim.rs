@@ -1,49 +1,18 @@
-//! A disk that can lose power at any step, a disk that can fail at any step, and a clock that can be set.
+//! A disk that can lose power at any step.
 //!
 //! Killing a process cannot find a missing sync, because the page cache outlives the process. [`SimDisk`] keeps apart what was
 //! written and what is on stable storage; a power cut keeps the latter and an arbitrary part of the rest: any subset of
 //! unsynced writes, of their 512-byte sectors, and of unsynced directory entries, with garbage in torn sectors. It is harsher
-//! than any file system, and it does not model disks that lie about a flush: [`FaultDisk`] can play those.
-use super::clock::Clock;
+//! than any file system, and it does not model disks that lie about a flush: [`FaultDisk`](super::FaultDisk) can play those.
 use super::disk::{Disk, DiskFile, Entry, EntryKind, LockGuard};
-pub use super::fault::{Effect, Fault, FaultDisk, Operation};
 use super::map::Bytes;
-use super::position::Tick;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes that a disk writes whole or not at all.
 const SECTOR_BYTES: usize = 512;
-
-/// A clock that stands where it is set.
-#[derive(Debug, Default)]
-pub struct SimClock(AtomicU64);
-
-impl SimClock {
-    /// A clock that stands at `tick`.
-    pub fn at(tick: u64) -> Arc<Self> {
-        Arc::new(SimClock(AtomicU64::new(tick)))
-    }
-
-    /// Moves the clock, forward or back.
-    pub fn set(&self, tick: u64) {
-        self.0.store(tick, Ordering::SeqCst);
-    }
-
-    /// Moves the clock forward.
-    pub fn pass(&self, ticks: u64) {
-        self.0.fetch_add(ticks, Ordering::SeqCst);
-    }
-}
-
-impl Clock for SimClock {
-    fn now(&self) -> Tick {
-        Tick(self.0.load(Ordering::SeqCst))
-    }
-}
 
 /// Random numbers from a seed: the seed is the whole recipe (SplitMix64, Steele et al. 2014).
 #[derive(Clone, Debug)]

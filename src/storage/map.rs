@@ -1,4 +1,4 @@
-//! Maps sealed segments into memory, so that replay copies nothing. The one module with `unsafe`.
+//! Maps files that are never written again into memory, so that reading copies nothing. The one module with `unsafe`.
 use std::fs::File;
 use std::io;
 use std::ops::{Deref, Range};
@@ -20,13 +20,13 @@ enum Owner {
 }
 
 impl Bytes {
-    /// Maps a whole file. The file must be a sealed segment: nobody writes to it any more.
+    /// Maps a whole file. Nobody may write to it any more: it is a sealed segment, or a file of runs.
     pub fn map(file: &File) -> io::Result<Bytes> {
         let len = usize::try_from(file.metadata()?.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         if len == 0 {
             return Ok(Bytes::copy(&[])); // a mapping of no bytes is an error to the system
         }
-        // SAFETY: the bytes behind a shared reference must not change while it lives. Sealed segments are written once
+        // SAFETY: the bytes behind a shared reference must not change while it lives. Sealed segments and files of runs are written once
         // under a temporary name, synced, renamed, and never opened for writing again; they are only ever deleted, which
         // keeps a mapping intact; and the log's lock keeps other processes of ours out. Whoever edits or truncates the file
         // behind our back can crash this process (SIGBUS) as with every mapped file; README says so. No reference to

@@ -1,7 +1,6 @@
-//! The only way from the log to a file system.
+//! The only way to a file system.
 //!
 //! Every durable step goes through this seam, so that a simulated disk can cut the power at any of them.
-use super::error::LogError;
 use super::map::Bytes;
 use std::any::Any;
 use std::ffi::OsString;
@@ -9,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 
-/// A file system, as far as the log uses one.
+/// A file system, as far as a log and its generations use one.
 pub trait Disk: Send + Sync {
     /// Makes a directory and those above it; no error when it is there.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
@@ -84,25 +83,6 @@ pub(crate) fn uninterrupted<T>(mut operation: impl FnMut() -> io::Result<T>) -> 
             done => return done,
         }
     }
-}
-
-/// Writes a small file so that a crash leaves the old or the new content, never a mixture: temporary name, sync, rename,
-/// sync of the directory.
-pub(crate) fn replace(disk: &dyn Disk, dir: &Path, name: &str, content: &[u8]) -> Result<(), LogError> {
-    let path = dir.join(name);
-    let temporary = dir.join(format!("{name}.tmp"));
-    match uninterrupted(|| disk.remove(&temporary)) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(LogError::storage("remove", &temporary, error));
-        }
-        _ => {}
-    }
-    let mut file = uninterrupted(|| disk.create(&temporary)).map_err(|error| LogError::storage("create", &temporary, error))?;
-    append_all(&mut *file, content).map_err(|error| LogError::storage("write", &temporary, error))?;
-    file.sync().map_err(|error| LogError::storage("sync", &temporary, error))?;
-    drop(file);
-    uninterrupted(|| disk.rename(&temporary, &path)).map_err(|error| LogError::storage("rename", &temporary, error))?;
-    disk.sync_dir(dir).map_err(|error| LogError::storage("sync", dir, error))
 }
 
 /// The file system of the machine.

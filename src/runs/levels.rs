@@ -9,10 +9,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use columnar::Ref;
 use differential_dataflow::consolidation::consolidate;
 
 use super::data::{Change, Data, order};
-use super::run::{KeyProbe, Run};
+use super::run::{KeyProbe, KeyRange, Run};
 
 /// A run is merged with its elder when the elder has fewer than this many times its rows.
 const SIZE_RATIO: usize = 2;
@@ -97,9 +98,8 @@ impl<K: Data, V: Data, R: Change> Lookup<K, V, R> {
         }
         let key = self.probe.set(key);
         for run in self.runs.iter() {
-            let reader = run.reader();
-            if let Some(index) = reader.find(key) {
-                reader.collect(index, &mut self.rows);
+            if let Some(found) = run.find(key) {
+                run.columns(&found).collect(found.rows, &mut self.rows);
             }
         }
         if self.runs.len() > 1 {
@@ -121,7 +121,7 @@ pub enum End {
 /// What is left of a key's rows, by run: rows are taken from one end, without looking at the others.
 #[derive(Clone, Debug)]
 pub struct KeyRows {
-    left: Vec<(usize, Range<usize>)>,
+    left: Vec<(usize, KeyRange)>,
     end: End,
 }
 
@@ -139,8 +139,7 @@ impl<K: Data, V: Data, R: Change> Lookup<K, V, R> {
         if !self.runs.is_empty() {
             let key = self.probe.set(key);
             for (at, run) in self.runs.iter().enumerate() {
-                let reader = run.reader();
-                left.extend(reader.find(key).map(|index| (at, reader.rows(index))));
+                left.extend(run.find(key).map(|found| (at, found)));
             }
         }
         KeyRows { left, end }
@@ -148,18 +147,18 @@ impl<K: Data, V: Data, R: Change> Lookup<K, V, R> {
 
     /// The value that [`Lookup::take`] would take.
     pub fn first(&self, rows: &KeyRows) -> Option<V> {
-        let mut first: Option<(usize, usize)> = None;
+        let mut first: Option<Ref<'_, V>> = None;
         for (run, range) in &rows.left {
-            let row = outermost(range, rows.end);
-            let before = first.is_none_or(|(other, at)| {
-                let order = order::<V>(self.runs[*run].reader().val(row), self.runs[other].reader().val(at));
+            let val = self.runs[*run].columns(range).val(outermost(&range.rows, rows.end));
+            let before = first.is_none_or(|first| {
+                let order = order::<V>(val, first);
                 if rows.end == End::Least { order.is_lt() } else { order.is_gt() }
             });
             if before {
-                first = Some((*run, row));
+                first = Some(val);
             }
         }
-        first.map(|(run, row)| V::into_owned(self.runs[run].reader().val(row)))
+        first.map(V::into_owned)
     }
 
     /// Takes the outermost value with its changes, added up over all runs: none if they cancel.
@@ -169,19 +168,19 @@ impl<K: Data, V: Data, R: Change> Lookup<K, V, R> {
         let mut sum: Option<R> = None;
         let end = rows.end;
         rows.left.retain_mut(|(run, range)| {
-            let reader = self.runs[*run].reader();
-            let row = outermost(range, end);
+            let reader = self.runs[*run].columns(range);
+            let row = outermost(&range.rows, end);
             if order::<V>(reader.val(row), probe.set(&first)).is_eq() {
                 match &mut sum {
                     Some(sum) => sum.plus_equals(&reader.change(row)),
                     None => sum = Some(reader.change(row)),
                 }
                 match end {
-                    End::Least => range.start += 1,
-                    End::Greatest => range.end -= 1,
+                    End::Least => range.rows.start += 1,
+                    End::Greatest => range.rows.end -= 1,
                 }
             }
-            range.start < range.end
+            !range.rows.is_empty()
         });
         Some((first, sum.filter(|sum| !sum.is_zero())))
     }

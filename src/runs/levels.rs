@@ -12,11 +12,13 @@ use arc_swap::ArcSwap;
 use columnar::Ref;
 use differential_dataflow::consolidation::consolidate;
 
-use super::data::{Change, Data, order};
+use super::data::{Change, Data, bucket, order};
+use super::file::{RunFile, RunFileWriter, types_of};
+use super::manifest::GenerationError;
 use super::run::{KeyProbe, KeyRange, Run};
 
 /// A run is merged with its elder when the elder has fewer than this many times its rows.
-const SIZE_RATIO: usize = 2;
+pub(super) const SIZE_RATIO: usize = 2;
 
 /// The runs of one collection, eldest first.
 pub struct Levels<K: Data, V: Data, R: Change> {
@@ -193,33 +195,119 @@ fn outermost(range: &Range<usize>, end: End) -> usize {
     }
 }
 
-/// Levels of some types, as a generation keeps them.
+/// Levels of some types, as a generation keeps them. A run that is passed as `dyn Any` is an `Arc<Run>`; each method panics if
+/// it is of other types than the levels: the caller mixed up two slots.
 pub trait AnyLevels: Send + Sync {
-    /// These levels and a run, which must be an `Arc<Run>` of the same types.
-    ///
-    /// # Panics
-    /// If the types differ: the caller mixed up two slots.
+    /// These levels and a run.
     fn plus_any(&self, run: &dyn Any) -> Arc<dyn AnyLevels>;
-    /// Merges runs of similar size.
+    /// Merges runs of similar size, in memory.
     fn compact(&self);
     /// Number of runs and of rows in them.
     fn size(&self) -> (usize, usize);
     /// For the downcast to the typed levels.
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+    /// Identifies the types, and how they are laid out.
+    fn types(&self) -> u64;
+    /// Number of rows in a run.
+    fn rows_of(&self, run: &dyn Any) -> usize;
+    /// Writes a run into a file.
+    fn write(&self, run: &dyn Any, file: &mut RunFileWriter) -> Result<(), GenerationError>;
+    /// Reads a slot of a file as a run of these types.
+    fn read(&self, file: &RunFile, slot: usize) -> Result<Box<dyn Any + Send + Sync>, GenerationError>;
+    /// Levels of these types: a slot of some files, eldest first.
+    fn open(&self, files: &[Arc<RunFile>], slot: usize) -> Result<Arc<dyn AnyLevels>, GenerationError>;
+    /// Writes the sum of the runs of two files into another.
+    fn merge(&self, pair: [u64; 2], file: &mut RunFileWriter) -> Result<(), GenerationError>;
+    /// Puts the run of a file in the place of those of two others, whose sum it is.
+    fn replace(&self, pair: [u64; 2], file: &RunFile, slot: usize) -> Result<(), GenerationError>;
+    /// Writes the rows of all `parts`, levels of these types, whose keys a worker owns.
+    fn write_share(
+        &self,
+        parts: &[Arc<dyn AnyLevels>],
+        worker: usize,
+        workers: usize,
+        file: &mut RunFileWriter,
+    ) -> Result<(), GenerationError>;
+}
+
+impl<K: Data, V: Data, R: Change> Levels<K, V, R> {
+    fn typed(run: &dyn Any) -> &Arc<Run<K, V, R>> {
+        run.downcast_ref().expect("a slot's run has the slot's types")
+    }
 }
 
 impl<K: Data, V: Data, R: Change> AnyLevels for Levels<K, V, R> {
     fn plus_any(&self, run: &dyn Any) -> Arc<dyn AnyLevels> {
-        let run = run.downcast_ref::<Arc<Run<K, V, R>>>().expect("a slot's run has the slot's types");
-        Arc::new(self.plus(Arc::clone(run)))
+        Arc::new(self.plus(Arc::clone(Self::typed(run))))
     }
+
     fn compact(&self) {
         Levels::compact(self);
     }
+
     fn size(&self) -> (usize, usize) {
         (self.runs().len(), self.len())
     }
+
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         self
     }
+
+    fn types(&self) -> u64 {
+        types_of::<K, V, R>()
+    }
+
+    fn rows_of(&self, run: &dyn Any) -> usize {
+        Self::typed(run).len()
+    }
+
+    fn write(&self, run: &dyn Any, file: &mut RunFileWriter) -> Result<(), GenerationError> {
+        file.slot_of(Self::typed(run))
+    }
+
+    fn read(&self, file: &RunFile, slot: usize) -> Result<Box<dyn Any + Send + Sync>, GenerationError> {
+        Ok(Box::new(Arc::new(file.run::<K, V, R>(slot)?)))
+    }
+
+    fn open(&self, files: &[Arc<RunFile>], slot: usize) -> Result<Arc<dyn AnyLevels>, GenerationError> {
+        let runs = files.iter().map(|file| file.run::<K, V, R>(slot));
+        let runs = runs.filter(|run| run.as_ref().map_or(true, |run| !run.is_empty())).map(|run| run.map(Arc::new));
+        Ok(Arc::new(Self::of(runs.collect::<Result<_, _>>()?)))
+    }
+
+    fn merge(&self, pair: [u64; 2], file: &mut RunFileWriter) -> Result<(), GenerationError> {
+        let runs = self.runs();
+        let of_pair: Vec<&Run<K, V, R>> = runs.iter().filter(|run| is_in(run, pair)).map(|run| &**run).collect();
+        file.slot(&of_pair, |_| true)
+    }
+
+    fn replace(&self, pair: [u64; 2], file: &RunFile, slot: usize) -> Result<(), GenerationError> {
+        let merged = file.run::<K, V, R>(slot)?;
+        let mut runs = self.runs().to_vec();
+        // A pair is adjacent in each slot, too: runs are in the order of their files.
+        let at = runs.iter().position(|run| is_in(run, pair));
+        runs.retain(|run| !is_in(run, pair));
+        if let Some(at) = at.filter(|_| !merged.is_empty()) {
+            runs.insert(at, Arc::new(merged));
+        }
+        self.runs.store(Arc::new(runs));
+        Ok(())
+    }
+
+    fn write_share(
+        &self,
+        parts: &[Arc<dyn AnyLevels>],
+        worker: usize,
+        workers: usize,
+        file: &mut RunFileWriter,
+    ) -> Result<(), GenerationError> {
+        let parts = parts.iter().map(|part| Arc::clone(part).into_any().downcast::<Self>().expect("parts of one slot have its types"));
+        let runs: Vec<Arc<Run<K, V, R>>> = parts.flat_map(|part| part.runs().to_vec()).collect();
+        let runs: Vec<&Run<K, V, R>> = runs.iter().map(|run| &**run).collect();
+        file.slot(&runs, |key| bucket(&K::into_owned(key)) as usize % workers == worker)
+    }
+}
+
+fn is_in<K: Data, V: Data, R: Change>(run: &Run<K, V, R>, pair: [u64; 2]) -> bool {
+    run.file().is_some_and(|file| pair.contains(&file))
 }

@@ -68,7 +68,7 @@ pub use commit::{APPEND_BYTES_MAX, APPEND_EVENTS_MAX, Ack, GROUP_BYTES_MAX, GROU
 pub use cursor::Cursor;
 pub use error::{Damage, LogError};
 pub use event::{Event, EventType};
-pub use handle::{Log, LogStats, PartitionStats, WakerGuard};
+pub use handle::{Log, LogStats, PartitionStats, WakerGuard, id, lock_dir};
 pub use options::{BLOCK_EVENTS_MAX, Durability, Execution, LogOptions, SEGMENT_BYTES_MAX};
 pub use position::{Offset, Partition, Tick};
 pub use reader::LogReader;

@@ -309,7 +309,7 @@ impl<E: Event> Plan<E> {
         for (position, header) in &frames {
             let body = position + HEADER_BYTES..position + header.frame_bytes() as usize;
             let body = aligned.part(body).ok_or_else(|| "a block off its 8-byte boundary".to_string());
-            let rows = body.and_then(|body| Rows::decode(header, body));
+            let rows = body.and_then(|body| Rows::<E>::decode(header, body)).and_then(|rows| rows.check_elements().map(|()| rows));
             blocks
                 .push(Arc::new(rows.map_err(|what| flawed(id.partition, path, Flaw::new((position + HEADER_BYTES) as u64, what), None))?));
         }

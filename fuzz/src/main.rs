@@ -1,0 +1,27 @@
+//! Hands libFuzzer's inputs to the target that `LAMBDAFLOW_FUZZ_TARGET` names.
+#![no_main]
+
+#[path = "../../tests/fuzz/edits.rs"]
+mod edits;
+#[path = "../../tests/fuzz/targets.rs"]
+mod targets;
+
+use std::panic::catch_unwind;
+use std::sync::OnceLock;
+
+static TARGET: OnceLock<targets::Target> = OnceLock::new();
+
+fn target() -> targets::Target {
+    // libFuzzer's crate aborts at any panic; the log catches those of the library that it reads columns with.
+    let _ = std::panic::take_hook();
+    let wanted = std::env::var("LAMBDAFLOW_FUZZ_TARGET").unwrap_or_default();
+    let found = targets::TARGETS.iter().find(|(name, _)| *name == wanted);
+    found.unwrap_or_else(|| panic!("LAMBDAFLOW_FUZZ_TARGET={wanted} is no target")).1
+}
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let target = TARGET.get_or_init(target);
+    if catch_unwind(|| target(bytes)).is_err() {
+        std::process::abort(); // libFuzzer then keeps the input
+    }
+});

@@ -18,9 +18,10 @@ shift
 build="${CARGO_TARGET_DIR:-target}/fuzz"
 mkdir -p "$build/found/$target"
 # What `cargo fuzz -s none` asks the compiler for: counters on each edge, and what is compared with what.
-export RUSTFLAGS="-Cpasses=sancov-module -Ccodegen-units=1 -Cllvm-args=-sanitizer-coverage-level=4
-    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
-    -Cllvm-args=-sanitizer-coverage-trace-compares"
-cargo build --manifest-path fuzz/Cargo.toml --target-dir "$build" --locked
-LAMBDAFLOW_FUZZ_TARGET=$target exec "$build/debug/lambdaflow-fuzz" -max_total_time=600 -max_len=4096 -rss_limit_mb=1024 \
+llvm() { printf ' -Cllvm-args=-sanitizer-coverage-%s' "$@"; }
+export RUSTFLAGS="-Cpasses=sancov-module -Ccodegen-units=1$(llvm level=4 inline-8bit-counters pc-table trace-compares)"
+# With a target named, build scripts and macros are not instrumented.
+host=$(rustc -vV | sed -n 's/^host: //p')
+cargo build --manifest-path fuzz/Cargo.toml --target-dir "$build" --target "$host" --locked
+LAMBDAFLOW_FUZZ_TARGET=$target exec "$build/$host/debug/lambdaflow-fuzz" -max_total_time=600 -max_len=4096 -rss_limit_mb=1024 \
     -artifact_prefix="$build/found/$target-" "$@" "$build/found/$target" "tests/fuzz/corpus/$target"

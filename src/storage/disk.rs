@@ -6,6 +6,7 @@ use std::any::Any;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// A file system, as far as a log and its generations use one.
@@ -107,7 +108,11 @@ impl DiskFile for RealFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.0.sync_data() // the length is data's own metadata and is written with it
+        self.0.sync_data()?; // the length is data's own metadata and is written with it
+        match self.0.metadata()?.nlink() {
+            0 => Err(io::Error::new(ErrorKind::NotFound, "the file was removed while it was being written")),
+            _ => Ok(()),
+        }
     }
 }
 

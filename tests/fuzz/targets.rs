@@ -213,7 +213,11 @@ pub fn segments(bytes: &[u8]) {
         edited = input.rest().to_vec();
     }
     let mut mended = edited.clone();
-    if choice & 1 == 0 { mend_active(&mut mended) } else { mend_sealed(&mut mended) };
+    if choice & 1 == 0 {
+        mend_active(&mut mended)
+    } else {
+        mend_sealed(&mut mended)
+    };
     // An input may itself have made a checksum right.
     let trusted = mended != edited || image.disk.files()[path] == edited;
     if choice & 2 == 0 && trusted {

@@ -4,12 +4,14 @@
 //! | --- | --- |
 //! | `bank` | answers of joined views fit together, whenever they are read |
 //! | `cli` | messages, exit codes, nothing lost when something is wrong |
+//! | `faults` | full outputs, limits, clocks, signals |
 //! | `http` | every endpoint of the interface |
 //! | `kill` | `kill -9` of the running program, then all promises again |
 //! | `load` | answers stay exact while a generator appends and generations change |
 
 mod bank;
 mod cli;
+mod faults;
 mod harness;
 mod http;
 mod kill;

@@ -30,6 +30,10 @@ pub trait Disk: Send + Sync {
     /// Takes the lock of a file, creating it, and writes the process id into it; held until the guard is dropped.
     /// [`ErrorKind::WouldBlock`] when it is taken; the error's text is then the file's content.
     fn lock(&self, file: &Path) -> io::Result<LockGuard>;
+    /// Device and inode: what tells a file from another that got its name. The same for all on a disk without such a thing.
+    fn identity(&self, _file: &Path) -> io::Result<(u64, u64)> {
+        Ok((0, 0))
+    }
 }
 
 /// A file being written from front to back.
@@ -163,6 +167,11 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn identity(&self, file: &Path) -> io::Result<(u64, u64)> {
+        let metadata = fs::metadata(file)?;
+        Ok((metadata.dev(), metadata.ino()))
     }
 
     fn lock(&self, path: &Path) -> io::Result<LockGuard> {

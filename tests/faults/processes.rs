@@ -227,11 +227,34 @@ fn nothing_is_acknowledged_into_a_directory_that_is_gone() {
 
 #[test]
 fn a_directory_that_is_renamed_keeps_what_was_acknowledged_and_gets_no_twin() {
+    renamed(|_| ());
+}
+
+#[test]
+fn a_log_that_takes_the_place_of_a_running_one_is_not_written_to() {
+    renamed(|dir| {
+        let log = open(dir, small_segments()).unwrap();
+        log.append(notes(0..2)).unwrap();
+        log.close().unwrap();
+    });
+}
+
+/// The files of a directory, if there is one.
+fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().chain(std::fs::read_dir(dir.join("p0000")).into_iter().flatten());
+    let files = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+/// Renames the directory of a running log, after which `replace` may put something else there.
+fn renamed(replace: impl Fn(&Path)) {
     let place = temporary();
     let (dir, renamed) = (place.path().join("log"), place.path().join("renamed"));
     let log = open(&dir, small_segments()).unwrap();
     log.append(notes(0..3)).unwrap();
     std::fs::rename(&dir, &renamed).unwrap();
+    replace(&dir);
+    let twin = contents(&dir);
     let mut acked: Vec<u64> = (0..3).collect();
     let refused = loop {
         let next = acked.len() as u64;
@@ -243,6 +266,6 @@ fn a_directory_that_is_renamed_keeps_what_was_acknowledged_and_gets_no_twin() {
     };
     assert_eq!(refused.exit_code(), 5, "{refused}");
     drop(log);
-    assert!(!dir.exists(), "a directory that somebody renamed is not made again");
+    assert_eq!(contents(&dir), twin, "nothing is written to what has the name now");
     recover(&renamed, &acked, acked.len() as u64 + 1);
 }

@@ -72,17 +72,20 @@ impl<'a> Input<'a> {
 /// Carries out the edits that an input names, until it is used up.
 pub fn edit(bytes: &mut Vec<u8>, input: &mut Input<'_>) {
     while !input.is_empty() && bytes.len() < FILE_BYTES_MAX {
-        let operation = input.byte() % 10;
-        let at = input.below(bytes.len());
-        match operation {
+        let choice = input.byte();
+        // Headers are at the front, footers at the end, and most of what is believed stands in them.
+        let near = choice & 0x40 != 0;
+        let from = (if near { usize::from(input.byte()) } else { input.number(2) as usize }).checked_rem(bytes.len()).unwrap_or(0);
+        let at = if choice & 0x80 == 0 { from } else { bytes.len().saturating_sub(from + 1) };
+        match choice & 0x0f {
             0 if !bytes.is_empty() => bytes[at] = input.byte(),
             1 if !bytes.is_empty() => bytes[at] ^= 1 << (input.byte() % 8),
-            2 | 3 if bytes.len() >= 8 => {
+            2 | 3 | 10..=12 if bytes.len() >= 8 => {
                 let at = (at & !7).min(bytes.len() - 8);
                 let was = u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
                 bytes[at..at + 8].copy_from_slice(&input.telling_number(was).to_le_bytes());
             }
-            4 if bytes.len() >= 4 => {
+            4 | 13 | 14 if bytes.len() >= 4 => {
                 let at = (at & !3).min(bytes.len() - 4);
                 let was = u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
                 bytes[at..at + 4].copy_from_slice(&(input.telling_number(was.into()) as u32).to_le_bytes());

@@ -112,7 +112,10 @@ fn read(log: &Log<Shapes>, from: Tick) -> Result<u64, LogError> {
             .map(|(tick, rows)| {
                 assert!(tick >= last, "tick {tick} after {last}");
                 last = tick;
-                rows.map(|row| std::hint::black_box(block.columns().get(row))).count()
+                for row in rows.clone() {
+                    std::hint::black_box(block.columns().get(row));
+                }
+                rows.len()
             })
             .sum();
         assert_eq!(rows, block.len());

@@ -270,18 +270,10 @@ impl<E: Event> Rows<E> {
         Ok(Rows { partition, first_offset, runs: part(1..columns_at)?, columns, events })
     }
 
-    /// Follows the elements of lists, too, which [`Rows::decode`] does not. For blocks that will be merged: a copy looks at all
-    /// bounds, and must not be what finds a wrong one when files are already being changed.
-    pub fn check_elements(&self) -> Result<(), String> {
-        let copy = || {
-            let mut columns = ContainerOf::<E>::default();
-            columns.extend_from_self(self.columns.borrow(), 0..self.events);
-            columns.len()
-        };
-        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(copy)) {
-            Ok(copied) if copied == self.events => Ok(()),
-            _ => Err("columns whose lists have bounds outside their values".to_string()),
-        }
+    /// As [`Rows::merge`], for blocks from a disk. Only here are the elements of lists followed, and their bounds may be wrong.
+    pub fn try_merge(parts: &[Arc<Rows<E>>]) -> Result<Arc<Rows<E>>, String> {
+        let merged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Rows::merge(parts)));
+        merged.map_err(|_| format!("columns from offset {} on whose lists have bounds outside their values", parts[0].first_offset))
     }
 
     /// One block of the rows of `parts`, which follow each other.

@@ -87,7 +87,8 @@ impl<E: Event> Core<E> {
         let log_id = meta.id(dir)?;
         let lock_identity = lock_identity(&*disk, dir)?;
         let mark = Mark::read(&*disk, dir, &meta)?;
-        let plans = plan_all::<E>(&*disk, dir, log_id, &mark, Beside::Nobody)?;
+        let mut plans = plan_all::<E>(&*disk, dir, log_id, &mark, Beside::Nobody)?;
+        plans.iter_mut().try_for_each(|plan| plan.merge(options.block_events_max))?;
         let ends: Vec<Offset> = plans.iter().map(|plan| plan.end).collect();
         let floor = plans.iter().map(|plan| plan.last_tick).max().unwrap_or_default().max(mark.reserved);
         let partitions = plans.into_iter().map(|plan| {

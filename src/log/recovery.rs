@@ -16,7 +16,7 @@ use super::mark::Mark;
 use super::meta::partition_dir;
 use super::partition::{OpenSegment, Segments};
 use super::position::{Offset, Partition, Tick};
-use super::segment::{Sealed, SegmentFile, active_name, flawed, seal, sealed_name};
+use super::segment::{Sealed, SegmentFile, active_name, flawed, groups, seal, sealed_name};
 use crate::storage::{Bytes, Disk, EntryKind, Step, reach, uninterrupted};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -309,13 +309,24 @@ impl<E: Event> Plan<E> {
         for (position, header) in &frames {
             let body = position + HEADER_BYTES..position + header.frame_bytes() as usize;
             let body = aligned.part(body).ok_or_else(|| "a block off its 8-byte boundary".to_string());
-            let rows = body.and_then(|body| Rows::<E>::decode(header, body)).and_then(|rows| rows.check_elements().map(|()| rows));
+            let rows = body.and_then(|body| Rows::decode(header, body));
             blocks
                 .push(Arc::new(rows.map_err(|what| flawed(id.partition, path, Flaw::new((position + HEADER_BYTES) as u64, what), None))?));
         }
         self.end = end;
         self.last_tick = frames.last().map_or(self.last_tick, |(_, header)| header.last_tick);
         self.segments.push(Planned::Active { id, path: path.to_path_buf(), blocks, torn });
+        Ok(())
+    }
+
+    /// Merges the blocks that sealing will merge. Done before anything is changed, because it can fail.
+    pub fn merge(&mut self, block_events_max: usize) -> Result<(), LogError> {
+        for segment in &mut self.segments {
+            if let Planned::Active { id, path, blocks, .. } = segment {
+                let merged: Result<Vec<_>, String> = groups(blocks, block_events_max).map(Rows::try_merge).collect();
+                *blocks = merged.map_err(|what| flawed(id.partition, path, Flaw::new(0, what), None))?;
+            }
+        }
         Ok(())
     }
 

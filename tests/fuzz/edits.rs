@@ -91,8 +91,11 @@ pub fn edit(bytes: &mut Vec<u8>, input: &mut Input<'_>) {
                 bytes[at..at + 4].copy_from_slice(&(input.telling_number(was.into()) as u32).to_le_bytes());
             }
             5 => bytes.truncate(at),
-            6 => drop(bytes.splice(at..at, input.take(at % 31).iter().copied())),
-            7 => drop(bytes.drain(at..(at + 8 * input.byte() as usize).min(bytes.len()))),
+            6 => {
+                let count = usize::from(input.byte() % 32);
+                bytes.splice(at..at, input.take(count).iter().copied());
+            }
+            7 => drop(bytes.drain(at..(at + usize::from(input.byte())).min(bytes.len()))),
             8 => {
                 // What a misdirected or a stale write leaves: bytes of one place in another.
                 let length = 8 * input.byte() as usize;

@@ -6,17 +6,20 @@
 //! Deliberately absent: HTTP, the command line, and any merge code (that is `runs::merged`).
 
 mod batch;
+mod blueprint;
 mod control;
 mod coordinator;
 mod feed;
 mod graph;
 mod node;
+mod restore;
 mod speed;
 
 pub use batch::{BatchError, BatchOutput, run_batch};
-pub use control::{Command, Manifest, Processes, Report};
-pub use coordinator::{Coordinator, Cycle, CycleError, Handover};
-pub use feed::{EventSource, Feed, Replay, Take};
+pub use blueprint::Blueprint;
+pub use control::{Command, Processes, Report, Restored};
+pub use coordinator::{Coordinator, Cycle, CycleError, Handover, Started, TAIL_EVENTS_MAX};
+pub use feed::{EventSource, Feed, Prefix, Replay, Take};
 pub use graph::Dataflow;
-pub use node::{Node, NodeOptions, OneProcess};
+pub use node::{BATCH_EVENTS_MAX, Node, NodeOptions, OneProcess};
 pub use speed::{Progress, SpeedGraph, SpeedWorkers};

@@ -14,9 +14,9 @@ use super::event::Event;
 use super::frame::{HEADER_BYTES, Header, SegmentId};
 use super::position::{Offset, Partition, Tick};
 use crate::storage::Bytes;
+use crate::storage::columns::{self, Column};
 use columnar::bytes::indexed;
-use columnar::bytes::stash::Stash;
-use columnar::{BorrowedOf, Container, ContainerOf, FromBytes, Len, Push, bytemuck};
+use columnar::{BorrowedOf, Container, ContainerOf, Len, Push, bytemuck};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub(crate) struct Rows<E: Event> {
     pub first_offset: Offset,
     /// Words of tick and end row, alternating.
     runs: Bytes,
-    columns: Stash<ContainerOf<E>, Bytes>,
+    columns: Column<ContainerOf<E>>,
     events: usize,
 }
 
@@ -185,7 +185,7 @@ impl Runs {
 impl<E: Event> Rows<E> {
     pub fn new(partition: Partition, first_offset: Offset, runs: Runs, columns: ContainerOf<E>) -> Self {
         let events = columns.len();
-        Rows { partition, first_offset, runs: Bytes::copy(bytemuck::cast_slice(&runs.0)), columns: Stash::Typed(columns), events }
+        Rows { partition, first_offset, runs: Bytes::copy(bytemuck::cast_slice(&runs.0)), columns: Column::Typed(columns), events }
     }
 
     pub fn events(&self) -> usize {
@@ -261,11 +261,9 @@ impl<E: Event> Rows<E> {
         if !(ends_fit && ascend && ticks_fit) {
             return Err("tick runs that do not fit the header".to_string());
         }
-        check_columns::<E>(&words[columns_at..])?;
         let part = |words: Range<usize>| body.part(8 * words.start..8 * words.end).ok_or_else(|| "a body off its boundary".to_string());
-        let columns: Stash<ContainerOf<E>, Bytes> = Stash::Bytes(part(columns_at..words.len())?);
         let events = header.events as usize;
-        check_rows::<E>(&columns, events)?;
+        let columns = columns::read::<ContainerOf<E>>(part(columns_at..words.len())?, events)?;
         let (partition, first_offset) = (header.segment.partition, header.first_offset);
         Ok(Rows { partition, first_offset, runs: part(1..columns_at)?, columns, events })
     }
@@ -292,35 +290,6 @@ impl<E: Event> Rows<E> {
             }
         }
         Arc::new(Rows::new(first.partition, first.first_offset, runs, columns))
-    }
-}
-
-fn check_columns<E: Event>(words: &[u64]) -> Result<(), String> {
-    type Borrowed<'a, E> = BorrowedOf<'a, E>;
-    // A container may leave its element sizes out; then the number and the bounds of its slices are what can be checked.
-    let mut sizes = Vec::new();
-    match <Borrowed<'_, E> as FromBytes<'_>>::element_sizes(&mut sizes) {
-        Ok(()) => indexed::validate::<Borrowed<'_, E>>(words),
-        Err(_) => indexed::validate_structure(words, <Borrowed<'_, E> as FromBytes<'_>>::SLICE_COUNT),
-    }
-}
-
-/// Reads the outline of every row. `columnar` trusts bounds inside strings and lists, and the lengths of columns of bits;
-/// those that lie outside their values show here as an error, not later as a panic on a worker. Elements of lists are not
-/// followed.
-fn check_rows<E: Event>(columns: &Stash<ContainerOf<E>, Bytes>, events: usize) -> Result<(), String> {
-    use columnar::Index;
-    let touch = || {
-        let columns = columns.borrow();
-        for row in 0..columns.len().min(events) {
-            std::hint::black_box(columns.get(row));
-        }
-        columns.len()
-    };
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(touch)) {
-        Ok(rows) if rows == events => Ok(()),
-        Ok(rows) => Err(format!("{rows} rows in the columns, {events} in the header")),
-        Err(_) => Err("columns whose bounds lie outside their values".to_string()),
     }
 }
 

@@ -9,8 +9,8 @@ use super::cursor::Cursor;
 use super::error::LogError;
 use super::event::{Event, EventType};
 use super::meta::{Found, LOCK_NAME, Meta, look};
-use super::options::{Execution, LogOptions};
-use super::position::{Partition, Tick};
+use super::options::{Durability, Execution, LogOptions};
+use super::position::{Offset, Partition, Tick};
 use crate::storage::{Disk, LockGuard, uninterrupted};
 use columnar::{Borrow, Columnar, ContainerOf, Len, bytes::indexed};
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -203,6 +203,11 @@ impl<E: Event> Log<E> {
         Cursor::new(Arc::clone(&self.handle.core.contents), from)
     }
 
+    /// By partition, the offset of the first event at or after `tick`: before it is everything with a smaller tick.
+    pub fn offsets_at(&self, tick: Tick) -> Result<Vec<Offset>, LogError> {
+        self.handle.core.contents.offsets_at(tick)
+    }
+
     /// The number of partitions.
     pub fn partitions(&self) -> u32 {
         self.handle.core.meta.partitions
@@ -218,9 +223,23 @@ impl<E: Event> Log<E> {
         &self.handle.core.meta.log_id
     }
 
+    /// How often facts were removed from the log.
+    pub fn revision(&self) -> u64 {
+        0
+    }
+
     /// The directory of the log.
     pub fn dir(&self) -> &Path {
         &self.handle.core.dir
+    }
+
+    /// Whether everything readable is on stable storage: under [`Durability::Sync`](super::Durability::Sync).
+    pub fn is_synced(&self) -> bool {
+        self.handle.core.durability == Durability::Sync
+    }
+
+    pub(crate) fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.handle.core.disk)
     }
 
     /// Readable events in all partitions.
@@ -252,6 +271,20 @@ impl<E: Event> Log<E> {
     pub fn close(self) -> Result<(), LogError> {
         self.handle.close()
     }
+}
+
+/// The id of the log in `dir`.
+pub fn id(disk: &dyn Disk, dir: &Path) -> Result<String, LogError> {
+    match look(disk, dir)? {
+        Found::Log => Ok(Meta::read(disk, dir)?.log_id),
+        Found::Nothing => Err(LogError::NoLog { dir: dir.to_path_buf() }),
+    }
+}
+
+/// Takes the lock of the log in `dir` without opening it: no process can open it while the guard lives.
+pub fn lock_dir(disk: &dyn Disk, dir: &Path) -> Result<LockGuard, LogError> {
+    id(disk, dir)?;
+    take_lock(disk, dir)
 }
 
 fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<LockGuard, LogError> {

@@ -38,6 +38,18 @@ impl<E: Event> Contents<E> {
         self.all().map(|segments| segments.end.0).sum()
     }
 
+    /// By partition, the offset of the first event at or after `tick`.
+    pub fn offsets_at(&self, tick: Tick) -> Result<Vec<Offset>, LogError> {
+        let at = |partition: usize| {
+            let segments = self.segments(partition);
+            let start = segments.start(tick);
+            let located = segments.locate(start);
+            drop(segments);
+            located.map_or(Ok(start), |block| Ok(block.read()?.slice_ticks(Tick::ZERO..tick).end_offset()))
+        };
+        (0..self.partitions.len()).map(at).collect()
+    }
+
     pub fn frontier(&self) -> Tick {
         Tick(self.frontier.load(Ordering::Acquire))
     }

@@ -8,6 +8,7 @@
 //! ```
 //!
 //! Deliberately absent: what the files mean, and any retry of a sync: after one failed, nobody knows what is on the disk.
+pub(crate) mod columns;
 mod disk;
 mod failpoint;
 mod fault;

@@ -15,6 +15,8 @@ const FIRST: &str = "LAMBDAFLOW_TEST_FIRST";
 
 /// Events that the task `append` appends.
 pub const APPENDS: u64 = 30;
+/// Most events of the task `flood`: whoever waits for a failure sees that there was none.
+const FLOOD_MAX: u64 = 5_000;
 /// Threads of the task `stream`, and how far apart the numbers are that they append.
 pub const STREAMS: u64 = 3;
 pub const STREAM_NUMBERS: u64 = 1_000_000;
@@ -120,10 +122,10 @@ fn append(dir: &Path, first: u64) -> Result<(), LogError> {
     log.close()
 }
 
-/// One event after the other into one segment, until something fails.
+/// One event after the other into one segment, until something fails or there are too many.
 fn flood(dir: &Path, first: u64) -> Result<(), LogError> {
     let log = open(dir, LogOptions::default())?;
-    for number in first.. {
+    for number in first..first + FLOOD_MAX {
         log.append(vec![note(number)])?;
         say(number);
     }

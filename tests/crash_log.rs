@@ -93,7 +93,9 @@ fn check(dir: &Path, acked: u64, tried: u64) -> u64 {
 
 #[test]
 fn acknowledged_events_survive_a_kill_at_every_durable_step() {
-    for step in Step::ALL {
+    // Those of generations are not the log's; they are killed at by the end-to-end tests of the program.
+    let of_log = |step: &Step| ["append.", "segment_create.", "seal.", "mark.", "torn."].iter().any(|area| step.name().starts_with(area));
+    for step in Step::ALL.into_iter().filter(of_log) {
         let torn = [Step::TornBeforeCopy, Step::TornAfterCopy].contains(&step);
         let counts = match step {
             Step::AppendBeforeWrite | Step::AppendAfterWrite | Step::AppendBeforeSync | Step::AppendAfterSync => 1..=20,

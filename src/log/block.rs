@@ -268,6 +268,12 @@ impl<E: Event> Rows<E> {
         Ok(Rows { partition, first_offset, runs: part(1..columns_at)?, columns, events })
     }
 
+    /// As [`Rows::merge`], for blocks from a disk. Only here are the elements of lists followed, and their bounds may be wrong.
+    pub fn try_merge(parts: &[Arc<Rows<E>>]) -> Result<Arc<Rows<E>>, String> {
+        let merged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Rows::merge(parts)));
+        merged.map_err(|_| format!("columns from offset {} on whose lists have bounds outside their values", parts[0].first_offset))
+    }
+
     /// One block of the rows of `parts`, which follow each other.
     pub fn merge(parts: &[Arc<Rows<E>>]) -> Arc<Rows<E>> {
         let first = match parts {

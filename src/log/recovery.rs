@@ -16,7 +16,7 @@ use super::mark::Mark;
 use super::meta::partition_dir;
 use super::partition::{OpenSegment, Segments};
 use super::position::{Offset, Partition, Tick};
-use super::segment::{Sealed, SegmentFile, active_name, flawed, seal, sealed_name};
+use super::segment::{Sealed, SegmentFile, active_name, flawed, groups, seal, sealed_name};
 use crate::storage::{Bytes, Disk, EntryKind, Step, reach, uninterrupted};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -316,6 +316,17 @@ impl<E: Event> Plan<E> {
         self.end = end;
         self.last_tick = frames.last().map_or(self.last_tick, |(_, header)| header.last_tick);
         self.segments.push(Planned::Active { id, path: path.to_path_buf(), blocks, torn });
+        Ok(())
+    }
+
+    /// Merges the blocks that sealing will merge. Done before anything is changed, because it can fail.
+    pub fn merge(&mut self, block_events_max: usize) -> Result<(), LogError> {
+        for segment in &mut self.segments {
+            if let Planned::Active { id, path, blocks, .. } = segment {
+                let merged: Result<Vec<_>, String> = groups(blocks, block_events_max).map(Rows::try_merge).collect();
+                *blocks = merged.map_err(|what| flawed(id.partition, path, Flaw::new(0, what), None))?;
+            }
+        }
         Ok(())
     }
 

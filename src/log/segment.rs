@@ -292,7 +292,7 @@ fn tail(id: SegmentId, index: &[IndexEntry], data_bytes: u64, digest: u32) -> Ve
 }
 
 /// Cuts a list of blocks into groups that each become one large block.
-fn groups<E: Event>(blocks: &[Arc<Rows<E>>], block_events_max: usize) -> impl Iterator<Item = &[Arc<Rows<E>>]> {
+pub(crate) fn groups<E: Event>(blocks: &[Arc<Rows<E>>], block_events_max: usize) -> impl Iterator<Item = &[Arc<Rows<E>>]> {
     let mut rest = blocks;
     std::iter::from_fn(move || {
         let (mut events, mut bytes) = (0, 0);

@@ -198,4 +198,8 @@ impl Disk for FaultDisk {
     fn lock(&self, file: &Path) -> io::Result<LockGuard> {
         self.run(Operation::Lock, file, || None, || self.inner.lock(file))
     }
+
+    fn identity(&self, file: &Path) -> io::Result<(u64, u64)> {
+        self.inner.identity(file)
+    }
 }

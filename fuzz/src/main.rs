@@ -7,6 +7,8 @@ extern crate self as lambdaflow_dataflows;
 
 #[path = "../../tests/fuzz/edits.rs"]
 mod edits;
+#[path = "../../tests/fuzz/generations.rs"]
+mod generations;
 #[path = "../../tests/fuzz/targets.rs"]
 mod targets;
 pub mod web_analytics;

@@ -138,15 +138,16 @@ impl RunFile {
 
     /// Checks the checksum of every chunk.
     fn check_chunks(&self) -> Result<(), Flaw> {
-        let mut rows = 0;
+        let mut rows = Some(0u64);
         for chunk in self.slots.iter().flat_map(|slot| &slot.chunks) {
             let crc = crc32c::crc32c(&self.bytes[chunk.position as usize..][..chunk.bytes as usize]);
             if crc != chunk.crc {
                 return Err(Flaw::new(chunk.position, format!("chunk checksum {crc:08x}, expected {:08x}", chunk.crc)));
             }
-            rows += chunk.rows;
+            rows = rows.and_then(|rows| rows.checked_add(chunk.rows));
         }
-        if rows != self.rows {
+        if rows != Some(self.rows) {
+            let rows = rows.map_or_else(|| "too many".to_owned(), |rows| rows.to_string());
             return Err(Flaw::new(self.bytes.len() as u64 - 48, format!("{rows} rows in all chunks, the footer says {}", self.rows)));
         }
         Ok(())
@@ -188,12 +189,14 @@ impl RunFile {
         if !fits || !bounds.is_sorted_by(|a, b| a < b) {
             return Err(flaw("ends of keys that do not fit the rows".to_owned()));
         }
-        Ok(Chunk {
+        let chunk = Chunk {
             keys: columns::read(keys, key_count).map_err(&flaw)?,
             vals: columns::read(vals, row_count).map_err(&flaw)?,
             changes: columns::read(changes, row_count).map_err(&flaw)?,
             ends,
-        })
+        };
+        chunk.check().map_err(|what| flaw(what.to_owned()))?;
+        Ok(chunk)
     }
 }
 

@@ -78,12 +78,22 @@ pub struct FileInfo {
 impl Manifest {
     /// Rows in all files.
     pub fn rows(&self) -> u64 {
-        self.files().map(|file| file.rows).sum()
+        self.files().fold(0, |rows, file| rows.saturating_add(file.rows))
     }
 
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        self.files().map(|file| file.bytes).sum()
+        self.files().fold(0, |bytes, file| bytes.saturating_add(file.bytes))
+    }
+
+    /// What cannot be, whatever was computed.
+    pub(super) fn flaw(&self) -> Option<String> {
+        let slots = self.contents.slots.len();
+        let outside = self.contents.views.iter().find(|(_, slot)| *slot >= slots);
+        match outside {
+            Some((view, slot)) => Some(format!("view `{}` in slot {slot} of {slots}", view.name)),
+            None => self.contents.shards.is_empty().then(|| "no shards".to_owned()),
+        }
     }
 
     /// All files.

@@ -8,9 +8,10 @@
 use std::cmp::Ordering;
 use std::convert::Infallible;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use columnar::bytes::indexed;
-use columnar::{Borrow, BorrowedOf, Clear, Container, Index, Len, Push, Ref};
+use columnar::{Borrow, BorrowedOf, Clear, Columnar, Container, Index, Len, Push, Ref};
 use differential_dataflow::consolidation::{consolidate, consolidate_updates};
 
 use super::data::{Change, Data, order};
@@ -323,9 +324,68 @@ impl<K: Data, V: Data, R: Change, E, F: FnMut(Chunk<K, V, R>) -> Result<(), E>> 
 type KeyColumns<'r, 'a, K, V, R> = (&'r ChunkReader<'a, K, V, R>, Range<usize>);
 
 impl<K: Data, V: Data, R: Change> Chunk<K, V, R> {
+    /// Checks what readers rely on, of a chunk from a file: bounds of lists and strings inside rows lie in their values, text is
+    /// UTF-8, keys and the values of a key ascend, no change is zero. Of lists of lists in a *change*, which has no order,
+    /// those inside are found out only by copying.
+    ///
+    /// Checksums hold when this is asked, so what fails here was written wrong, or by somebody who mended them.
+    pub fn check(&self) -> Result<(), &'static str> {
+        // `columnar` trusts bounds, and ends in a panic where they lead elsewhere.
+        let checked = catch_unwind(AssertUnwindSafe(|| self.check_rows()));
+        checked.unwrap_or(Err("columns whose bounds lie outside their values, or text that is not UTF-8"))
+    }
+
+    fn check_rows(&self) -> Result<(), &'static str> {
+        let reader = self.reader();
+        let (mut key_copy, mut val_copy, mut change_copy) = (Copied::<K>(None), Copied::<V>(None), Copied::<R>(None));
+        let mut before: Option<Ref<'_, K>> = None;
+        for index in 0..reader.key_count() {
+            let key = reader.key(index);
+            // In order of trust: a comparison follows every element and allocates nothing, a copy does.
+            let ascends = order::<K>(key, key).is_eq() && before.is_none_or(|before| order::<K>(before, key).is_lt());
+            if !ascends {
+                return Err("keys that do not ascend");
+            }
+            key_copy.set(key);
+            before = Some(key);
+            let rows = reader.rows(index);
+            for row in rows.clone() {
+                let val = reader.val(row);
+                let ascends = order::<V>(val, val).is_eq() && (row == rows.start || order::<V>(reader.val(row - 1), val).is_lt());
+                if !ascends {
+                    return Err("values that do not ascend");
+                }
+                val_copy.set(val);
+            }
+        }
+        if reader.len() > 0 {
+            // Bounds of the first are followed by a copy of columns, which takes nothing for a length that is not there.
+            R::Container::default().extend_from_self(reader.changes, 0..1);
+        }
+        for row in 0..reader.len() {
+            if change_copy.set(reader.changes.get(row)).is_zero() {
+                return Err("a change of zero");
+            }
+        }
+        Ok(())
+    }
+
     /// The columns, borrowed: resolves them once.
     pub fn reader(&self) -> ChunkReader<'_, K, V, R> {
         ChunkReader { keys: self.keys.borrow(), ends: self.ends.borrow(), vals: self.vals.borrow(), changes: self.changes.borrow() }
+    }
+}
+
+/// A row's part, owned: each copy takes over the memory of the one before.
+struct Copied<D: Columnar>(Option<D>);
+
+impl<D: Columnar> Copied<D> {
+    fn set(&mut self, part: Ref<'_, D>) -> &D {
+        match &mut self.0 {
+            Some(copy) => copy.copy_from(part),
+            None => self.0 = Some(D::into_owned(part)),
+        }
+        self.0.as_ref().expect("it was just set")
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::file::{FileId, RunFile, RunFileWriter};
 use super::generation::Shard;
 use super::levels::AnyLevels;
-use super::manifest::{GenerationError, Manifest};
+use super::manifest::{FileInfo, GenerationError, Manifest};
 use crate::log::frame::LogId;
 use crate::log::{LogError, document};
 use crate::storage::{Disk, EntryKind, Step, reach, uninterrupted};
@@ -95,11 +95,11 @@ impl GenerationStore {
 
     fn manifest(&self, id: u64) -> Result<Manifest, GenerationError> {
         let manifest: Manifest = document::read(&*self.disk, &self.dir, &name_of(id, MANIFEST))?;
-        if manifest.id != id {
-            let what = format!("the manifest of generation {}", manifest.id);
-            return Err(LogError::damaged_file(&self.path(id, MANIFEST), 0, what).into());
+        let other = (manifest.id != id).then(|| format!("the manifest of generation {}", manifest.id));
+        match other.or_else(|| manifest.flaw()) {
+            Some(what) => Err(LogError::damaged_file(&self.path(id, MANIFEST), 0, what).into()),
+            None => Ok(manifest),
         }
-        Ok(manifest)
     }
 
     /// Writes a file of runs: durable but for its name, see [`GenerationStore::commit`]. Nothing is left of one that fails.
@@ -204,18 +204,23 @@ impl GenerationStore {
     /// Opens and checks all files of a generation, by shard.
     pub fn files(&self, manifest: &Manifest) -> Result<Vec<Vec<Arc<RunFile>>>, GenerationError> {
         let shards = manifest.contents.shards.iter().enumerate();
-        shards.map(|(shard, files)| files.iter().map(|file| self.open_file(file.number, shard)).collect()).collect()
+        shards.map(|(shard, files)| files.iter().map(|file| self.open_file(file, shard)).collect()).collect()
     }
 
-    fn open_file(&self, number: u64, shard: usize) -> Result<Arc<RunFile>, GenerationError> {
-        let id = FileId { log: self.log, number, shard: shard as u64 };
-        RunFile::open(&*self.disk, &self.path(number, RUNS), id).map(Arc::new)
+    fn open_file(&self, info: &FileInfo, shard: usize) -> Result<Arc<RunFile>, GenerationError> {
+        let (path, id) = (self.path(info.number, RUNS), FileId { log: self.log, number: info.number, shard: shard as u64 });
+        let file = RunFile::open(&*self.disk, &path, id)?;
+        if (file.bytes(), file.rows()) != (info.bytes, info.rows) {
+            let what = format!("{} bytes with {} rows, the manifest says {} with {}", file.bytes(), file.rows(), info.bytes, info.rows);
+            return Err(GenerationError::Damaged { file: path, byte: 0, what });
+        }
+        Ok(Arc::new(file))
     }
 
     /// All damage in the files of a generation: every byte of each is read.
     pub fn verify(&self, manifest: &Manifest) -> Vec<GenerationError> {
         let shards = manifest.contents.shards.iter().enumerate();
-        shards.flat_map(|(shard, files)| files.iter().filter_map(move |file| self.open_file(file.number, shard).err())).collect()
+        shards.flat_map(|(shard, files)| files.iter().filter_map(move |file| self.open_file(file, shard).err())).collect()
     }
 
     /// Gives the rows of a generation to another number of workers, in new files. `slots` are levels of the right types.

@@ -112,6 +112,38 @@ pub fn edit(bytes: &mut Vec<u8>, input: &mut Input<'_>) {
     }
 }
 
+/// Edits what a document says, as the input names it, and leaves it JSON.
+pub fn edit_document(bytes: &mut Vec<u8>, input: &mut Input<'_>) {
+    let Ok(mut document) = serde_json::from_slice::<serde_json::Value>(bytes) else { return };
+    while !input.is_empty() {
+        let mut places = Vec::new();
+        list_places(&document, String::new(), &mut places);
+        let place = &places[input.below(places.len())];
+        let Some(value) = document.pointer_mut(place) else { return };
+        let choice = input.byte();
+        let near = value.as_u64().unwrap_or(0);
+        match (choice % 8, value) {
+            (0, serde_json::Value::Array(items)) => drop(items.pop()),
+            (1, serde_json::Value::Array(items)) => items.extend(items.first().cloned()),
+            (2, value) => *value = serde_json::Value::Null,
+            (3, value) => *value = serde_json::Value::Array(Vec::new()),
+            (4, value) => *value = String::from_utf8_lossy(input.take(usize::from(choice / 8))).into(),
+            (_, value) => *value = input.telling_number(near).into(),
+        }
+    }
+    *bytes = document.to_string().into_bytes();
+}
+
+fn list_places(value: &serde_json::Value, place: String, places: &mut Vec<String>) {
+    use serde_json::Value;
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| list_places(value, format!("{place}/{name}"), places)),
+        Value::Array(items) => items.iter().enumerate().for_each(|(at, value)| list_places(value, format!("{place}/{at}"), places)),
+        _ => {}
+    }
+    places.push(place);
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> usize {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize
 }
@@ -171,6 +203,40 @@ pub fn mend_sealed(bytes: &mut [u8]) {
         put_crc(bytes, footer + 88, crc);
     }
     mend_envelope(&mut bytes[footer..]);
+}
+
+/// Makes the checksums of a file of runs right: chunks, as far as index and footer lead to them, index and footer.
+pub fn mend_runs(bytes: &mut [u8]) {
+    let Some(footer) = bytes.len().checked_sub(ENVELOPE_BYTES) else {
+        return;
+    };
+    let index = u64_at(bytes, footer + 56);
+    if index <= footer && index.is_multiple_of(8) {
+        mend_chunks(bytes, index, footer);
+        let crc = crc32c::crc32c(&bytes[index..footer]);
+        put_crc(bytes, footer + 88, crc);
+    }
+    mend_envelope(&mut bytes[footer..]);
+}
+
+/// The chunks that an index names: per slot its types and the number of its chunks, per chunk five words.
+fn mend_chunks(bytes: &mut [u8], index: usize, footer: usize) {
+    let mut at = index;
+    while at + 16 <= footer {
+        let chunks = u64_at(bytes, at + 8);
+        at += 16;
+        for _ in 0..chunks {
+            if at + 40 > footer {
+                return;
+            }
+            let (position, length) = (u64_at(bytes, at), u64_at(bytes, at + 8));
+            if let Some(end) = position.checked_add(length).filter(|end| *end <= index) {
+                let crc = crc32c::crc32c(&bytes[position..end]);
+                bytes[at + 32..at + 40].copy_from_slice(&u64::from(crc).to_le_bytes());
+            }
+            at += 40;
+        }
+    }
 }
 
 /// Makes the checksum of a document right, if it is JSON; it covers `content` as compact JSON with sorted keys.

@@ -3,6 +3,7 @@
 //! `LAMBDAFLOW_FUZZ_SECONDS=600 cargo test --release --test fuzz` goes on for longer; `scripts/fuzz.sh` lets libFuzzer follow
 //! the branches. An input that once failed belongs into `corpus/TARGET/`, where it is tried for ever.
 mod edits;
+mod generations;
 mod targets;
 
 use lambdaflow::storage::Rng;
@@ -132,6 +133,16 @@ fn no_bytes_in_a_segment_make_the_log_panic_or_hand_out_what_nobody_wrote() {
 #[test]
 fn no_bytes_in_the_small_files_make_the_log_panic() {
     fuzz("documents");
+}
+
+#[test]
+fn no_bytes_in_a_file_of_runs_make_a_start_or_a_read_panic() {
+    fuzz("runs");
+}
+
+#[test]
+fn no_bytes_in_a_manifest_make_a_start_or_a_read_panic() {
+    fuzz("manifests");
 }
 
 #[test]

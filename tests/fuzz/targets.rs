@@ -3,6 +3,7 @@
 //! A target is a function so that two drivers can call it: `main.rs`, a test that runs on stable, and libFuzzer in the crate
 //! `fuzz/`, which follows the branches.
 use super::edits::{Input, edit, mend_active, mend_document, mend_sealed};
+use super::generations::{manifests, runs};
 use columnar::{Columnar, Index};
 use lambdaflow::log::{Clock, Event, Execution, Log, LogError, LogOptions, LogReader, SimClock, Tick, verify};
 use lambdaflow::runtime::{LINE_BYTES_MAX, for_each_line};
@@ -18,22 +19,23 @@ use std::time::Duration;
 pub type Target = fn(&[u8]);
 
 /// All of them. The corpus of each is in a directory of its name.
-pub const TARGETS: [(&str, Target); 3] = [("segments", segments), ("documents", documents), ("lines", lines)];
+pub const TARGETS: [(&str, Target); 5] =
+    [("segments", segments), ("documents", documents), ("runs", runs), ("manifests", manifests), ("lines", lines)];
 
 const DIR: &str = "/place/log";
 
-/// Columns of every shape: numbers, text, options, lists, lists of options.
+/// An event of columns of every shape: numbers, text, options, lists, lists of options.
 #[derive(Clone, Debug, PartialEq, Columnar, Serialize, Deserialize)]
-struct Shapes {
-    flag: bool,
-    number: u64,
-    text: String,
-    maybe: Option<String>,
-    list: Vec<u32>,
-    pair: (i64, String),
-    nested: Vec<Option<String>>,
-    letter: char,
-    time: Duration,
+pub struct Shapes {
+    pub flag: bool,
+    pub number: u64,
+    pub text: String,
+    pub maybe: Option<String>,
+    pub list: Vec<u32>,
+    pub pair: (i64, String),
+    pub nested: Vec<Option<String>>,
+    pub letter: char,
+    pub time: Duration,
 }
 
 impl Event for Shapes {
@@ -42,7 +44,8 @@ impl Event for Shapes {
     const FIELDS: &'static [&'static str] = &["flag: bool", "number: u64", "..."];
 }
 
-fn shapes(number: u64) -> Shapes {
+/// Event of a number.
+pub fn shapes(number: u64) -> Shapes {
     let text = (!number.is_multiple_of(3)).then(|| format!("text {number}"));
     Shapes {
         flag: number.is_multiple_of(2),

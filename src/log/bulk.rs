@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 
 /// Frames that wait for the disk; the next push waits for the oldest.
 pub const BULK_FRAMES_IN_FLIGHT_MAX: usize = 4;
-/// How often the size of a frame under construction is measured.
-const MEASURE_EVENTS: usize = 4096;
+/// How often the size of a frame under construction is measured: lines may have 1 MiB.
+const MEASURE_EVENTS: usize = 64;
 
 /// Appends events in large frames, over all partitions in turn. Nothing is acknowledged before [`BulkAppender::finish`];
 /// after an error some frames may be in the log.

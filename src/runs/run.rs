@@ -337,11 +337,15 @@ impl<K: Data, V: Data, R: Change> Chunk<K, V, R> {
 
     fn check_rows(&self) -> Result<(), &'static str> {
         let reader = self.reader();
+        // Copies of columns, as merges make them, look at lengths that look-ups do not, and take nothing for what is not there.
+        K::Container::default().extend_from_self(reader.keys, 0..reader.key_count());
+        V::Container::default().extend_from_self(reader.vals, 0..reader.len());
+        R::Container::default().extend_from_self(reader.changes, 0..reader.len());
         let (mut key_copy, mut val_copy, mut change_copy) = (Copied::<K>(None), Copied::<V>(None), Copied::<R>(None));
         let mut before: Option<Ref<'_, K>> = None;
         for index in 0..reader.key_count() {
             let key = reader.key(index);
-            // In order of trust: a comparison follows every element and allocates nothing, a copy does.
+            // In this order: a comparison follows every element and allocates nothing, a copy does.
             let ascends = order::<K>(key, key).is_eq() && before.is_none_or(|before| order::<K>(before, key).is_lt());
             if !ascends {
                 return Err("keys that do not ascend");
@@ -357,10 +361,6 @@ impl<K: Data, V: Data, R: Change> Chunk<K, V, R> {
                 }
                 val_copy.set(val);
             }
-        }
-        if reader.len() > 0 {
-            // Bounds of the first are followed by a copy of columns, which takes nothing for a length that is not there.
-            R::Container::default().extend_from_self(reader.changes, 0..1);
         }
         for row in 0..reader.len() {
             if change_copy.set(reader.changes.get(row)).is_zero() {

@@ -69,6 +69,7 @@ pub use cursor::Cursor;
 pub use error::{Damage, LogError};
 pub use event::{Event, EventType};
 pub use handle::{Log, LogStats, PartitionStats, WakerGuard, id, lock_dir};
+pub(crate) use meta::LOCK_NAME;
 pub use options::{BLOCK_EVENTS_MAX, Durability, Execution, LogOptions, SEGMENT_BYTES_MAX};
 pub use position::{Offset, Partition, Tick};
 pub use reader::LogReader;

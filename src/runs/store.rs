@@ -13,15 +13,15 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::file::{FileId, RunFile, RunFileWriter};
 use super::generation::Shard;
 use super::levels::AnyLevels;
 use super::manifest::{FileInfo, GenerationError, Manifest};
 use crate::log::frame::LogId;
-use crate::log::{LogError, document};
+use crate::log::{LOCK_NAME, LogError, document};
 use crate::storage::{Disk, EntryKind, Step, reach, uninterrupted};
 
 /// Where a log's directory keeps generations.
@@ -36,7 +36,14 @@ pub struct GenerationStore {
     log: LogId,
     keep: usize,
     next_file: AtomicU64,
+    /// What the log's lock was when the store was opened: the log is at this place while it is that.
+    lock: Option<Identity>,
+    /// What the directory was when it was first seen.
+    seen: Mutex<Option<Identity>>,
 }
+
+/// Device and inode.
+type Identity = (u64, u64);
 
 /// A manifest by its number, or why it cannot be read.
 pub type Listed = (u64, Result<Manifest, GenerationError>);
@@ -63,10 +70,49 @@ impl GenerationStore {
             return Err(GenerationError::Name(dataflow.to_owned()));
         }
         let dir = log_dir.join(DIRECTORY).join(dataflow);
-        let store = Self { disk, dir, log, keep: keep.max(1), next_file: AtomicU64::new(0) };
+        let mut store = Self { disk, dir, log, keep: keep.max(1), next_file: AtomicU64::new(0), lock: None, seen: Mutex::default() };
+        store.lock = store.identity(&store.lock_path())?;
+        store.check_place()?;
         let last = store.numbers(RUNS)?.last().map_or(0, |last| last + 1);
         store.next_file.store(last, Ordering::Relaxed);
         Ok(store)
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.dir.ancestors().nth(2).unwrap_or(&self.dir).join(LOCK_NAME)
+    }
+
+    fn identity(&self, path: &Path) -> Result<Option<Identity>, GenerationError> {
+        match uninterrupted(|| self.disk.identity(path)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            found => Ok(Some(found.map_err(|error| LogError::storage("find", path, error))?)),
+        }
+    }
+
+    /// Whether log and directory are what they were. Files are made and removed by their names: when a directory was moved,
+    /// that would happen in whatever has its name now, and a manifest would name files that are elsewhere.
+    fn check_place(&self) -> Result<(), GenerationError> {
+        let (lock, dir) = (self.identity(&self.lock_path())?, self.identity(&self.dir)?);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.is_none() {
+            *seen = dir;
+        }
+        let moved = if lock != self.lock {
+            self.dir.ancestors().nth(2)
+        } else if *seen != dir {
+            Some(self.dir.as_path())
+        } else {
+            None
+        };
+        let why = || std::io::Error::other("it was moved, removed or replaced while it was in use");
+        moved.map_or(Ok(()), |path| Err(LogError::storage("write to", path, why()).into()))
+    }
+
+    /// Makes the directory, if there is none yet.
+    fn make_place(&self) -> Result<(), GenerationError> {
+        self.check_place()?;
+        uninterrupted(|| self.disk.create_dir(&self.dir)).map_err(|error| LogError::storage("create", &self.dir, error))?;
+        self.check_place()
     }
 
     /// The directory.
@@ -108,7 +154,7 @@ impl GenerationStore {
         shard: usize,
         content: impl FnOnce(&mut RunFileWriter) -> Result<(), GenerationError>,
     ) -> Result<Arc<RunFile>, GenerationError> {
-        uninterrupted(|| self.disk.create_dir(&self.dir)).map_err(|error| LogError::storage("create", &self.dir, error))?;
+        self.make_place()?;
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
         let path = self.path(number, RUNS);
         let created = RunFileWriter::create(&*self.disk, &path, FileId { log: self.log, number, shard: shard as u64 });
@@ -124,12 +170,13 @@ impl GenerationStore {
 
     /// Makes a generation durable: from here on a restart finds it. Then removes what is no longer kept.
     pub fn commit(&self, manifest: &Manifest) -> Result<(), GenerationError> {
-        uninterrupted(|| self.disk.create_dir(&self.dir)).map_err(|error| LogError::storage("create", &self.dir, error))?;
+        self.make_place()?;
         // The names of the runs, then those of the directories above.
         for dir in self.dir.ancestors().take(3) {
             self.disk.sync_dir(dir).map_err(|error| LogError::storage("sync", dir, error))?;
         }
         reach(Step::ManifestBeforeWrite);
+        self.check_place()?;
         document::write(&*self.disk, &self.dir, &name_of(manifest.id, MANIFEST), manifest)?;
         reach(Step::ManifestAfterWrite);
         if let Err(error) = self.remove_old() {
@@ -176,6 +223,7 @@ impl GenerationStore {
     }
 
     fn remove(&self, path: &Path) -> Result<(), GenerationError> {
+        self.check_place()?;
         match uninterrupted(|| self.disk.remove(path)) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(LogError::storage("remove", path, error).into()),
             _ => Ok(()),

@@ -5,6 +5,7 @@
 //! | `bank` | answers of joined views fit together, whenever they are read |
 //! | `cli` | messages, exit codes, nothing lost when something is wrong |
 //! | `faults` | full outputs, limits, clocks, signals |
+//! | `generation_faults` | kills before any system call, power cuts, full and moved directories of generations |
 //! | `generations` | a restart goes on from what is on disk, whatever happened to it |
 //! | `http` | every endpoint of the interface |
 //! | `kill` | `kill -9` of the running program, then all promises again |
@@ -14,9 +15,13 @@
 mod bank;
 mod cli;
 mod faults;
+mod generation_faults;
 mod generations;
 mod harness;
 mod http;
 mod kill;
 mod load;
 mod memory;
+#[path = "../../../tests/faults/tools.rs"]
+#[allow(dead_code, reason = "the log's tests use the rest")]
+mod tools;

@@ -8,7 +8,7 @@ use super::event::Event;
 use super::mark::Mark;
 use super::meta::{Found, Meta, look};
 use super::partition::Contents;
-use super::position::Tick;
+use super::position::{Offset, Tick};
 use super::recovery::{Beside, plan_all};
 use crate::storage::Disk;
 use std::path::Path;
@@ -49,6 +49,11 @@ impl<E: Event> LogReader<E> {
     /// How often facts were removed from the log.
     pub fn revision(&self) -> u64 {
         0
+    }
+
+    /// By partition, the offset of the first event at or after `tick`.
+    pub fn offsets_at(&self, tick: Tick) -> Result<Vec<Offset>, LogError> {
+        self.contents.offsets_at(tick)
     }
 
     /// Events in all partitions.

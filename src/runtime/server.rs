@@ -175,6 +175,8 @@ impl<E: Event> Server<E> {
     /// Stops cycles and ticks, and closes the log cleanly.
     pub fn close(mut self) -> Result<(), LogError> {
         self.halt();
+        // While the log's lock is held: merging writes files beside it.
+        self.shared.node.settle();
         self.shared.log.clone().close()
     }
 

@@ -69,7 +69,7 @@ fn lives_on_one_disk(seed: u64, seen: &mut Seen) {
     let (mut disk, clock) = (SimDisk::new(), SimClock::at(10_000));
     // By the first event of each append of three.
     let mut appends: BTreeMap<u64, Known> = BTreeMap::new();
-    let mut answered = Tick(0);
+    let (mut answered, mut committed) = (Tick(0), 0);
     for life in 0..LIVES {
         let context = format!("LAMBDAFLOW_SEED={seed}, life {life}");
         let workers = 1 + rng.below(2) as usize;
@@ -85,7 +85,7 @@ fn lives_on_one_disk(seed: u64, seen: &mut Seen) {
         }
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         match System::start(&shared, &clock, &settings) {
-            Ok(system) => live(system, &disk, &clock, &mut rng, &mut appends, &mut answered, seen, &context),
+            Ok(system) => live(system, &disk, &clock, &mut rng, &mut appends, &mut answered, &mut committed, seen, &context),
             Err(error) => {
                 assert!(disk.is_off(), "{context}: {error:?}");
                 assert!(!matches!(&error, NoStart::Cycle(error) if error.to_string().contains("panicked")), "{context}: {error:?}");
@@ -105,6 +105,7 @@ fn live(
     rng: &mut Rng,
     appends: &mut BTreeMap<u64, Known>,
     answered: &mut Tick,
+    committed: &mut u64,
     seen: &mut Seen,
     context: &str,
 ) {
@@ -115,6 +116,9 @@ fn live(
     seen.resharded += u64::from(system.started.found.resharded_from.is_some());
     // What was committed is whole: nothing was damaged here, power was lost. In a start that loses it, nothing can be read.
     assert!(disk.is_off() || system.started.found.passed_over.is_empty(), "{context}: {:?}", system.started.found.passed_over);
+    let newest = system.started.manifest.id;
+    assert!(disk.is_off() || newest >= *committed, "{context}: generation {committed} was committed, {newest} is the newest");
+    *committed = (*committed).max(newest);
     assert!(system.serving.frontier() >= *answered, "{context}: answers went back to {} from {answered}", system.serving.frontier());
     check_log(&system, appends, context);
 
@@ -140,12 +144,20 @@ fn live(
             _ => {
                 let cycle = if rng.one_in(4) { Cycle::Full } else { Cycle::Incremental };
                 match system.cycle(cycle) {
-                    Ok(_) => seen.handovers += 1,
+                    Ok(handover) => {
+                        seen.handovers += 1;
+                        *committed = handover.generation;
+                    }
                     Err(error) => {
                         assert!(disk.is_off(), "{context}: {error}");
                         seen.cuts_in_cycles += 1;
-                        // Serving goes on from memory, and is still right about what it said.
-                        *answered = (*answered).max(system.serving.frontier());
+                        // Serving goes on from memory, and is still right about what it says.
+                        let frontier = system.serving.frontier();
+                        if frontier > Tick(0) && system.serving.views().len() > 1 {
+                            let answers = system.answers_at(Some(Tick(frontier.0 - 1)));
+                            assert_eq!(answers, expected(&system.events_before(frontier)), "{context}");
+                        }
+                        *answered = (*answered).max(frontier);
                         return;
                     }
                 }

@@ -70,7 +70,7 @@ impl<E: Event> Cursor<E> {
 
 fn located_end<E: Event>(located: &Located<E>) -> Offset {
     match located {
-        Located::Sealed(segment, block) => segment.file.index[*block].end(),
-        Located::Open(rows) => rows.end(),
+        Located::Sealed(segment, block) => segment.file.index[*block].end,
+        Located::Open(rows) => rows.end,
     }
 }

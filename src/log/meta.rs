@@ -1,7 +1,7 @@
-//! `log.json`: what a log is. Written last when a log is created, never changed.
+//! `log.json`: what a log is. Written last when a log is created, and again when a program with a new event type opens it.
 use super::document;
 use super::error::LogError;
-use super::event::{Event, EventType};
+use super::event::{Event, EventType, Types};
 use super::frame::LogId;
 use super::mark::{self, Mark};
 use super::position::{Partition, Tick};
@@ -24,9 +24,16 @@ pub(crate) struct Meta {
     pub log_id: String,
     pub codec: String,
     pub endianness: String,
+    /// The type that events are written in.
     pub event: EventType,
+    /// All types there are blocks of, by the number in the blocks; empty in logs that never had another than `event`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<EventType>,
     pub partitions: u32,
 }
+
+/// Event types of one log.
+pub const EVENT_TYPES_MAX: usize = 1024;
 
 /// What stands in a directory.
 pub(crate) enum Found {
@@ -75,6 +82,7 @@ impl Meta {
             codec: CODEC.to_string(),
             endianness: ENDIANNESS.to_string(),
             event: EventType::of::<E>(),
+            types: Vec::new(),
             partitions: partitions.max(1),
         };
         for partition in (0..meta.partitions).map(Partition) {
@@ -111,17 +119,49 @@ impl Meta {
         LogId::parse(&self.log_id).ok_or_else(|| LogError::damaged_file(&dir.join(META_NAME), 0, format!("log id {:?}", self.log_id)))
     }
 
-    /// Whether this program can read the log as events of type `E`.
-    pub fn check<E: Event>(&self, dir: &Path) -> Result<(), LogError> {
+    /// The types of the log's blocks, by number.
+    pub fn stored_types(&self) -> &[EventType] {
+        if self.types.is_empty() { std::slice::from_ref(&self.event) } else { &self.types }
+    }
+
+    /// How this program reads the log as events of type `E`, if it can.
+    pub fn types<E: Event>(&self, dir: &Path) -> Result<Types<E>, LogError> {
         let expected = EventType::of::<E>();
-        if self.event != expected {
-            return Err(LogError::WrongEvent { dir: dir.to_path_buf(), found: self.event.to_string(), expected: expected.to_string() });
+        let (found, dir_of) = (|| self.event.to_string(), || dir.to_path_buf());
+        let stored = self.stored_types();
+        if self.event != expected && stored.contains(&expected) {
+            return Err(LogError::EarlierProgram { dir: dir_of(), found: found(), expected: expected.to_string() });
         }
+        let types = Types::of(stored).map_err(|unknown| LogError::WrongEvent {
+            dir: dir_of(),
+            found: unknown.to_string(),
+            expected: expected.to_string(),
+        })?;
         if self.codec != CODEC || self.endianness != ENDIANNESS {
             let found = format!("{}, {} endian", self.codec, self.endianness);
             let expected = format!("{CODEC}, {ENDIANNESS} endian");
-            return Err(LogError::WrongLayout { dir: dir.to_path_buf(), found, expected });
+            return Err(LogError::WrongLayout { dir: dir_of(), found, expected });
         }
+        if usize::from(types.own) >= EVENT_TYPES_MAX {
+            return Err(LogError::TooManyTypes { dir: dir_of() });
+        }
+        Ok(types)
+    }
+
+    /// Makes `E` the type that events are written in. Before the first of its blocks is.
+    pub fn adopt<E: Event>(&mut self, disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
+        let own = EventType::of::<E>();
+        if self.event == own {
+            return Ok(());
+        }
+        let mut types = self.stored_types().to_vec();
+        if !types.contains(&own) {
+            types.push(own.clone());
+        }
+        let meta = Meta { event: own, types, ..self.clone() };
+        document::write(disk, dir, META_NAME, &meta)?;
+        tracing::warn!(log = %dir.display(), from = %self.event, to = %meta.event, "the log's events are of a new type from here on");
+        *self = meta;
         Ok(())
     }
 }

@@ -35,7 +35,7 @@ impl<E: Event> Contents<E> {
     }
 
     pub fn events_total(&self) -> u64 {
-        self.all().map(|segments| segments.end.0).sum()
+        self.all().map(|segments| segments.events).sum()
     }
 
     pub fn frontier(&self) -> Tick {
@@ -54,6 +54,8 @@ pub(crate) struct Segments<E: Event> {
     pub open: Vec<OpenSegment<E>>,
     /// Offset after the last readable event.
     pub end: Offset,
+    /// Readable events: fewer than offsets, when some were redacted.
+    pub events: u64,
 }
 
 /// A segment whose blocks are in memory until it is sealed.
@@ -89,12 +91,26 @@ impl<E: Event> Located<E> {
 
 impl<E: Event> Segments<E> {
     pub fn new(sealed: Vec<Sealed<E>>, end: Offset) -> Self {
-        Segments { sealed: sealed.into_iter().map(Arc::new).collect(), open: Vec::new(), end }
+        let events = sealed.iter().map(|segment| segment.file.events()).sum();
+        Segments { sealed: sealed.into_iter().map(Arc::new).collect(), open: Vec::new(), end, events }
+    }
+
+    /// Adds a sealed segment after the last.
+    pub fn push_sealed(&mut self, segment: Sealed<E>) {
+        self.events += segment.file.events();
+        self.sealed.push(Arc::new(segment));
+    }
+
+    /// Adds a segment that is not sealed after the last.
+    pub fn push_open(&mut self, segment: OpenSegment<E>) {
+        self.events += segment.blocks.iter().map(|rows| rows.events() as u64).sum::<u64>();
+        self.open.push(segment);
     }
 
     /// Makes a durable block readable.
     pub fn publish(&mut self, first: Offset, rows: Arc<Rows<E>>, bytes: u64) {
-        self.end = rows.end();
+        self.end = rows.end;
+        self.events += rows.events() as u64;
         match self.open.last_mut().filter(|segment| segment.first == first) {
             Some(segment) => {
                 segment.blocks.push(rows);
@@ -121,7 +137,7 @@ impl<E: Event> Segments<E> {
             return Some(Located::Sealed(Arc::clone(segment), segment.block_of(offset)));
         }
         let open = self.open.iter().rev().find(|segment| segment.first <= offset)?;
-        let block = partition_point(open.blocks.len(), |block| open.blocks[block].end() <= offset);
+        let block = partition_point(open.blocks.len(), |block| open.blocks[block].end <= offset);
         open.blocks.get(block).map(|rows| Located::Open(Arc::clone(rows)))
     }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::runtime::OnError;
+use crate::layers::BATCH_EVENTS_MAX;
+use crate::runtime::{KEEP_GENERATIONS, OnError};
 
 const EXAMPLE: &str = "\
 Example:
@@ -82,6 +83,12 @@ pub(crate) struct Run {
     /// How far back `as_of` can reach.
     #[arg(long, default_value = "5s", value_parser = duration)]
     pub history: Duration,
+    /// Generations that are kept on disk: the newest, and some to fall back to if a file is damaged.
+    #[arg(long, default_value_t = KEEP_GENERATIONS, value_name = "N")]
+    pub keep_generations: usize,
+    /// Events that a batch takes in at once; a longer log is computed in several steps. Bounds memory.
+    #[arg(long, default_value_t = BATCH_EVENTS_MAX, value_name = "N")]
+    pub batch_events: u64,
     /// What an acknowledged append survives: a power cut, the end of the process, nothing.
     #[arg(long, default_value = "sync")]
     pub durability: DurabilityArgument,

@@ -36,6 +36,8 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
         tick: arguments.tick.max(Duration::from_millis(1)),
         batch_interval: (!arguments.batch_interval.is_zero()).then_some(arguments.batch_interval),
         history: arguments.history,
+        batch_events: arguments.batch_events,
+        keep_generations: arguments.keep_generations,
     };
     let server = Server::start(program.clone(), log, options)?;
 

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::log::{Event, LogError, Tick};
-use crate::operators::{Frozen, Layer, Purpose, ViewExport, panic_message};
-use crate::runs::{Generation, Shard};
+use crate::operators::{Layer, Purpose, ViewExport, panic_message};
+use crate::runs::{Frozen, Generation, Shard, SlotInfo};
 
 use super::feed::Feed;
 use super::graph::{Dataflow, build};
@@ -20,14 +20,16 @@ pub(super) const BATCH_NICE: i32 = 10;
 
 /// What one batch computed, on all workers of this process.
 pub struct BatchOutput {
-    /// The shards of the new generation, by worker.
-    pub shards: Vec<Arc<Shard>>,
+    /// The shards that it started from, by worker.
+    pub bases: Vec<Shard>,
     /// The runs that were added to them, by worker and slot.
     pub frozen: Vec<Frozen>,
+    /// The shards of the new generation, by worker, with the added runs in memory.
+    pub shards: Vec<Arc<Shard>>,
     /// The views, as the first worker built them.
     pub views: Vec<ViewExport>,
-    /// The operators that keep state.
-    pub outline: Vec<String>,
+    /// The collections that are kept.
+    pub outline: Vec<SlotInfo>,
 }
 
 /// Why a batch failed.
@@ -86,8 +88,7 @@ pub fn run_batch<E: Event>(
                     }
                     worker.step_or_park(Some(Duration::from_millis(10)));
                 }
-                let frozen = layer.freeze();
-                Some(Part { shard: Arc::new(layer.shard_with(&frozen)), frozen, views: layer.views(), outline: layer.outline() })
+                Some(Part { frozen: layer.freeze(), base: layer.base(), views: layer.views(), outline: layer.outline() })
             }));
             match computed {
                 Ok(part) => results.lock().unwrap_or_else(PoisonError::into_inner)[index] = part,
@@ -113,9 +114,10 @@ pub fn run_batch<E: Event>(
         return Err(error.into());
     }
     let parts: Option<Vec<Part>> = results.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
-    let mut output = BatchOutput { shards: Vec::new(), frozen: Vec::new(), views: Vec::new(), outline: Vec::new() };
+    let mut output = BatchOutput { bases: Vec::new(), frozen: Vec::new(), shards: Vec::new(), views: Vec::new(), outline: Vec::new() };
     for part in parts.ok_or(BatchError::Stopped)? {
-        output.shards.push(part.shard);
+        output.shards.push(Arc::new(part.base.plus(&part.frozen)));
+        output.bases.push(part.base);
         output.frozen.push(part.frozen);
         if output.views.is_empty() {
             (output.views, output.outline) = (part.views, part.outline);
@@ -126,8 +128,8 @@ pub fn run_batch<E: Event>(
 
 /// What one worker computed.
 struct Part {
-    shard: Arc<Shard>,
+    base: Shard,
     frozen: Frozen,
     views: Vec<ViewExport>,
-    outline: Vec<String>,
+    outline: Vec<SlotInfo>,
 }

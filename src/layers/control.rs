@@ -6,24 +6,15 @@
 use serde::{Deserialize, Serialize};
 
 use crate::log::Tick;
-use crate::runs::Audit;
+use crate::runs::{Audit, Contents, Difference, Manifest};
 
-/// What a generation is, as it is committed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// Counts up with each commit.
-    pub id: u64,
-    /// Every event with a smaller tick is in.
-    pub frontier: Tick,
-    /// Fingerprint of the dataflow that computed it.
-    pub fingerprint: u64,
-    /// Whether it was computed from the first event, not from the generation before.
-    pub full: bool,
-}
-
-/// A step of a handover.
+/// A step of a start or of a handover.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
+    /// Read the newest generation on disk that can be gone on with.
+    Restore,
+    /// Serve the views of another version of the dataflow as they stand, until there are new ones.
+    Stand,
     /// Say how far the log is complete, and keep that tick readable until the audit.
     Propose,
     /// Compute the generation through `cut`, on the one being served or from scratch.
@@ -35,12 +26,18 @@ pub enum Command {
     },
     /// Compare what was computed with what the speed graph has at the cut.
     Audit,
+    /// Compare what was computed with the views that stand.
+    Compare,
+    /// Make what was computed durable, without naming it.
+    Write,
     /// Make the generation the newest.
     Commit {
         /// What it is.
         manifest: Manifest,
     },
-    /// Build a speed graph on it and catch up.
+    /// Compute the next generation on the committed one, before any is served.
+    Proceed,
+    /// Build a speed graph on it, or on the restored one, and catch up.
     Adopt,
     /// Serve it.
     Switch,
@@ -51,6 +48,8 @@ pub enum Command {
 /// The answer to a [`Command`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Report {
+    /// To `Restore`.
+    Restored(Restored),
     /// To `Propose`.
     Proposed {
         /// The log's frontier.
@@ -58,15 +57,25 @@ pub enum Report {
     },
     /// To `Batch`.
     Frozen {
-        /// Fingerprint of the dataflow that computed it.
-        fingerprint: u64,
         /// Rows in the runs that were frozen.
         rows: usize,
+        /// Events of the log after the cut.
+        tail: u64,
     },
     /// To `Audit`: one for each view.
     Audited {
         /// What was compared.
         audits: Vec<Audit>,
+    },
+    /// To `Compare`: one for each view.
+    Compared {
+        /// New minus old.
+        differences: Vec<Difference>,
+    },
+    /// To `Write`.
+    Written {
+        /// This process's part of the generation.
+        contents: Contents,
     },
     /// To the others.
     Done,
@@ -77,6 +86,23 @@ pub enum Report {
         /// By which exit code a program would report it.
         exit_code: u8,
     },
+}
+
+/// What was found on disk at a start.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Restored {
+    /// The newest generation of this dataflow that is whole.
+    pub newest: Option<Manifest>,
+    /// Events of the log that it does not cover.
+    pub tail: u64,
+    /// The newest whole generation of another version of the dataflow, if there is none of this one.
+    pub outdated: Option<Manifest>,
+    /// The greatest number that a generation has, whole or not.
+    pub last_id: u64,
+    /// Why newer generations were not used.
+    pub passed_over: Vec<String>,
+    /// The number of workers that wrote the generation, if its runs were written anew for another number.
+    pub resharded_from: Option<usize>,
 }
 
 /// All processes of a cluster, process 0 included.

@@ -8,9 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::log::Tick;
 use crate::operators::panic_message;
-use crate::runs::Audit;
+use crate::runs::{Audit, Contents, Difference, Manifest};
 
-use super::control::{Command, Manifest, Processes, Report};
+use super::control::{Command, Processes, Report, Restored};
+
+/// Events after the newest generation on disk that a start replays in the speed layer. With more, the batch layer computes a
+/// generation first: the speed layer keeps all that changed since its base in memory.
+pub const TAIL_EVENTS_MAX: u64 = 1 << 20;
 
 /// What a batch cycle starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +41,9 @@ pub struct Handover {
     pub agreed: Option<bool>,
     /// What was compared.
     pub audits: Vec<Audit>,
+    /// After a change of the dataflow: how its answers differ from the old ones at the cut, in some rows of each view that
+    /// does.
+    pub differences: Vec<Difference>,
     /// Time in the batch graph, in milliseconds.
     pub batch_ms: u64,
     /// Time in the audit, in milliseconds.
@@ -73,16 +80,51 @@ pub enum CycleError {
     },
 }
 
+/// What is served first, after a start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Started {
+    /// The generation being served.
+    pub manifest: Manifest,
+    /// What was found on disk.
+    pub found: Restored,
+    /// The views of another version of the dataflow are served as they stand: a full cycle is due.
+    pub outdated: bool,
+    /// The handover by which the generation was computed, if it was not restored.
+    pub handover: Option<Handover>,
+}
+
+impl Started {
+    /// Where the first answers come from, in one line.
+    pub fn summary(&self) -> String {
+        let Manifest { id, frontier, .. } = &self.manifest;
+        let (tail, reasons) = (self.found.tail, self.found.passed_over.join("; "));
+        let passed_over = if reasons.is_empty() { String::new() } else { format!(" ({reasons})") };
+        let resharded = self.found.resharded_from.map_or(String::new(), |workers| format!(", written anew from {workers} workers"));
+        match (&self.handover, self.outdated) {
+            (None, false) => format!("generation {id} restored{resharded}, {tail} events replayed{passed_over}"),
+            (None, true) => format!("generation {id} of another version of the dataflow stands at tick {frontier}{passed_over}"),
+            (Some(_), _) if self.found.newest.is_some() => {
+                format!("generation {id} computed from the restored one{resharded} and {tail} events{passed_over}")
+            }
+            (Some(_), _) => format!("generation {id} computed from the first event{passed_over}"),
+        }
+    }
+}
+
 /// Process 0's part of the handover.
 pub struct Coordinator {
     processes: Box<dyn Processes>,
     newest: Manifest,
+    /// The greatest number that a generation has.
+    last_id: u64,
+    /// The frontier of the outdated views that stand.
+    standing: Option<Tick>,
 }
 
 impl Coordinator {
     /// A coordinator of these processes, none of which serves anything yet.
     pub fn new(processes: Box<dyn Processes>) -> Self {
-        Self { processes, newest: Manifest::default() }
+        Self { processes, newest: Manifest::default(), last_id: 0, standing: None }
     }
 
     /// The generation being served.
@@ -90,10 +132,34 @@ impl Coordinator {
         &self.newest
     }
 
-    /// Computes the first generation and starts to serve it. With an empty log that is the empty generation.
-    pub fn start(&mut self) -> Result<Handover, CycleError> {
+    /// Starts to serve: the newest generation on disk and what the log has after it; views of another version of the dataflow
+    /// as they stand; or what is computed from the first event. With an empty log that is the empty generation.
+    pub fn start(&mut self) -> Result<Started, CycleError> {
         let frontier = self.propose()?;
-        self.hand_over(Cycle::Full, frontier, false)
+        let reports = self.step("restore", &Command::Restore)?;
+        let restored = reports.into_iter().filter_map(|report| if let Report::Restored(restored) = report { Some(restored) } else { None });
+        let found = restored.reduce(|all, other| if other.newest.is_some() { all } else { other }).unwrap_or_default();
+        self.last_id = found.last_id;
+        let mut started = Started { manifest: Manifest::default(), found, outdated: false, handover: None };
+        match (&started.found.newest, &started.found.outdated) {
+            (Some(newest), _) => {
+                self.newest = newest.clone();
+                if started.found.tail > TAIL_EVENTS_MAX {
+                    started.handover = Some(self.hand_over(Cycle::Incremental, frontier, false)?);
+                } else {
+                    self.take_over()?;
+                }
+            }
+            (None, Some(outdated)) => {
+                self.step("stand", &Command::Stand)?;
+                self.newest = outdated.clone();
+                self.standing = Some(outdated.frontier);
+                started.outdated = true;
+            }
+            (None, None) => started.handover = Some(self.hand_over(Cycle::Full, frontier, false)?),
+        }
+        started.manifest = self.newest.clone();
+        Ok(started)
     }
 
     /// Starts to serve the empty generation, so that the speed layer follows the log from its first event.
@@ -101,14 +167,30 @@ impl Coordinator {
         self.hand_over(Cycle::Full, Tick(0), false)
     }
 
+    fn take_over(&mut self) -> Result<(), CycleError> {
+        self.step("adopt", &Command::Adopt)?;
+        self.step("switch", &Command::Switch)?;
+        Ok(())
+    }
+
     /// Runs a batch cycle to the log's frontier and hands over to it.
     pub fn cycle(&mut self, cycle: Cycle) -> Result<Handover, CycleError> {
-        let cut = self.propose()?;
-        self.hand_over(cycle, cut, true)
+        match self.standing {
+            // Nothing can be gone on from; at the frontier of what stands, both versions can be compared.
+            Some(frontier) => self.hand_over(Cycle::Full, frontier, false),
+            None => {
+                let cut = self.propose()?;
+                self.hand_over(cycle, cut, true)
+            }
+        }
     }
 
     /// Runs the batch and the audit of a cycle, and hands nothing over.
     pub fn audit(&mut self, cycle: Cycle) -> Result<Vec<Audit>, CycleError> {
+        if self.standing.is_some() {
+            let reason = "the dataflow was changed, and its views are still being computed".to_owned();
+            return Err(CycleError::Step { step: "audit", process: 0, reason, exit_code: 1 });
+        }
         let cut = self.propose()?;
         let audited = self.guarded(|this| this.batch(cycle, cut).and_then(|_| this.compare()));
         self.step("discard", &Command::Discard)?;
@@ -136,19 +218,29 @@ impl Coordinator {
 
     fn try_hand_over(&mut self, cycle: Cycle, cut: Tick, audited: bool) -> Result<Handover, CycleError> {
         let started = Instant::now();
-        let (fingerprint, rows) = self.batch(cycle, cut)?;
+        let (rows, tail) = self.batch(cycle, cut)?;
         let batch = started.elapsed();
         let audits = if audited { self.compare()? } else { Vec::new() };
+        let differences = if self.standing.is_some() { self.compare_with_standing()? } else { Vec::new() };
         let audit = started.elapsed() - batch;
         if audits.iter().any(|audit| !audit.agrees()) {
             let views = audits.iter().filter(|audit| !audit.agrees()).map(|audit| audit.view.clone()).collect::<Vec<_>>().join(", ");
             return Err(CycleError::Differs { cut, views, audits });
         }
-        let manifest = Manifest { id: self.newest.id + 1, frontier: cut, fingerprint, full: cycle == Cycle::Full };
+        let agreed = audits.iter().map(|audit| (audit.view.clone(), audit.batch)).collect();
+        let manifest = Manifest { id: self.last_id + 1, frontier: cut, full: cycle == Cycle::Full, contents: self.write()?, agreed };
         self.step("commit", &Command::Commit { manifest: manifest.clone() })?;
-        self.step("adopt", &Command::Adopt)?;
-        self.step("switch", &Command::Switch)?;
-        self.newest = manifest;
+        self.last_id = manifest.id;
+        if self.standing.is_some() && tail > TAIL_EVENTS_MAX {
+            // The old views went on standing while the log grew.
+            self.step("proceed", &Command::Proceed)?;
+            (self.newest, self.standing) = (manifest, None);
+            let frontier = self.propose()?;
+            let next = self.try_hand_over(Cycle::Incremental, frontier, false)?;
+            return Ok(Handover { differences, rows: rows + next.rows, ..next });
+        }
+        self.take_over()?;
+        (self.newest, self.standing) = (manifest, None);
         let ms = |time: Duration| time.as_millis() as u64;
         Ok(Handover {
             generation: self.newest.id,
@@ -157,6 +249,7 @@ impl Coordinator {
             rows,
             agreed: audited.then_some(true),
             audits,
+            differences,
             batch_ms: ms(batch),
             audit_ms: ms(audit),
             handover_ms: ms(started.elapsed() - batch - audit),
@@ -170,12 +263,31 @@ impl Coordinator {
         Ok(frontiers.min().unwrap_or_default())
     }
 
-    fn batch(&mut self, cycle: Cycle, cut: Tick) -> Result<(u64, usize), CycleError> {
+    fn batch(&mut self, cycle: Cycle, cut: Tick) -> Result<(usize, u64), CycleError> {
         let reports = self.step("batch", &Command::Batch { cut, full: cycle == Cycle::Full })?;
-        let frozen = reports
-            .iter()
-            .filter_map(|report| if let Report::Frozen { fingerprint, rows } = report { Some((*fingerprint, *rows)) } else { None });
-        Ok(frozen.fold((0, 0), |(_, total), (fingerprint, rows)| (fingerprint, total + rows)))
+        let frozen =
+            reports.iter().filter_map(|report| if let Report::Frozen { rows, tail } = report { Some((*rows, *tail)) } else { None });
+        Ok(frozen.fold((0, 0), |(rows, tail), (r, t)| (rows + r, tail + t)))
+    }
+
+    /// The parts of all processes, in their order.
+    fn write(&mut self) -> Result<Contents, CycleError> {
+        let reports = self.step("write", &Command::Write)?;
+        let parts = reports.into_iter().filter_map(|report| if let Report::Written { contents } = report { Some(contents) } else { None });
+        let joined = parts.reduce(|mut all, part| {
+            all.shards.extend(part.shards);
+            all
+        });
+        Ok(joined.unwrap_or_default())
+    }
+
+    fn compare_with_standing(&mut self) -> Result<Vec<Difference>, CycleError> {
+        let reports = self.step("compare", &Command::Compare)?;
+        let parts = reports.into_iter().filter_map(|report| match report {
+            Report::Compared { differences } => Some(differences),
+            _ => None,
+        });
+        Ok(parts.flatten().filter(|difference| !difference.is_empty()).collect())
     }
 
     /// The audits of all processes, added up by view.

@@ -6,6 +6,7 @@
 //! Deliberately absent: HTTP, the command line, and any merge code (that is `runs::merged`).
 
 mod batch;
+mod blueprint;
 mod control;
 mod coordinator;
 mod feed;
@@ -14,9 +15,10 @@ mod node;
 mod speed;
 
 pub use batch::{BatchError, BatchOutput, run_batch};
-pub use control::{Command, Manifest, Processes, Report};
-pub use coordinator::{Coordinator, Cycle, CycleError, Handover};
+pub use blueprint::Blueprint;
+pub use control::{Command, Processes, Report, Restored};
+pub use coordinator::{Coordinator, Cycle, CycleError, Handover, Started, TAIL_EVENTS_MAX};
 pub use feed::{EventSource, Feed, Replay, Take};
 pub use graph::Dataflow;
-pub use node::{Node, NodeOptions, OneProcess};
+pub use node::{BATCH_EVENTS_MAX, Node, NodeOptions, OneProcess, compare_views};
 pub use speed::{Progress, SpeedGraph, SpeedWorkers};

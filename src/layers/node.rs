@@ -1,5 +1,6 @@
 //! One process's part of the handover: its batch graphs, its speed graphs, its share of the log.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -7,13 +8,18 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use crate::log::{Event, Log, Tick, WakerGuard};
+use crate::log::{Event, Log, LogError, Tick, WakerGuard};
 use crate::operators::ERRORS;
-use crate::runs::{Audited, Generation};
+use crate::runs::{
+    Audited, Contents, Difference, Frozen, Generation, GenerationError, GenerationStore, History, LogRange, Manifest, ReadError, Shard,
+    View, differences,
+};
 use crate::serving::{Served, Serving};
+use crate::storage::{Step, reach};
 
-use super::batch::{BatchError, BatchOutput, run_batch};
-use super::control::{Command, Processes, Report};
+use super::batch::{BATCH_NICE, BatchError, run_batch};
+use super::blueprint::Blueprint;
+use super::control::{Command, Processes, Report, Restored};
 use super::feed::Feed;
 use super::graph::Dataflow;
 use super::speed::{SpeedGraph, SpeedWorkers};
@@ -25,6 +31,11 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// What Rust's own programs exit with after a panic.
 const EXIT_CODE_PANIC: u8 = 101;
 const POLL: Duration = Duration::from_micros(500);
+/// Rows of a view that are reported when a changed dataflow answers differently.
+const DIFFERENCES_SHOWN: usize = 10;
+/// Events that a batch graph takes in at once, unless the options say otherwise: a longer range is computed in several steps,
+/// each on the one before, so that memory does not grow with the log.
+pub const BATCH_EVENTS_MAX: u64 = 1 << 24;
 
 /// What a process needs to take part.
 pub struct NodeOptions {
@@ -32,11 +43,24 @@ pub struct NodeOptions {
     pub workers: usize,
     /// How far back answers can be had, in ticks.
     pub history: u64,
+    /// Events that a batch graph takes in at once.
+    pub batch_events: u64,
+    /// What tells versions of the dataflow apart that look the same from outside.
+    pub version: String,
+    /// Where generations are kept; none to keep them in memory.
+    pub store: Option<Arc<GenerationStore>>,
+}
+
+impl Default for NodeOptions {
+    fn default() -> Self {
+        Self { workers: 1, history: 5_000, batch_events: BATCH_EVENTS_MAX, version: String::new(), store: None }
+    }
 }
 
 /// A process of the cluster, as the coordinator sees it.
 pub struct Node<E: Event> {
     dataflow: Arc<dyn Dataflow<E>>,
+    blueprint: Blueprint,
     log: Log<E>,
     options: NodeOptions,
     speed: SpeedWorkers<E>,
@@ -49,29 +73,64 @@ pub struct Node<E: Event> {
 }
 
 struct State<E: Event> {
+    /// Read from disk, and not served yet.
+    restored: Option<Arc<Generation>>,
+    /// Views of another version of the dataflow.
+    standing: Option<Standing>,
     served: Option<Arc<SpeedGraph<E>>>,
     computed: Option<Computed>,
     adopted: Option<Arc<SpeedGraph<E>>>,
     compaction: Option<JoinHandle<()>>,
 }
 
+impl<E: Event> Default for State<E> {
+    fn default() -> Self {
+        Self { restored: None, standing: None, served: None, computed: None, adopted: None, compaction: None }
+    }
+}
+
+/// A generation of another version of the dataflow.
+struct Standing {
+    manifest: Manifest,
+    views: BTreeMap<String, Arc<dyn View>>,
+    /// Views that this version cannot read.
+    unread: Vec<String>,
+}
+
 /// A generation that was computed and is not served yet.
 struct Computed {
-    output: BatchOutput,
     generation: Arc<Generation>,
+    /// What the last step of the batch started from, and what it froze, by worker: in memory until it is written.
+    last: Option<(Vec<Shard>, Vec<Frozen>)>,
+    /// What the steps before froze.
+    frozen: Vec<Vec<Frozen>>,
     full: bool,
 }
+
+/// A step that was carried out, or how it failed.
+type Outcome = Result<Report, Report>;
 
 impl<E: Event> Node<E> {
     /// Starts the speed workers. Nothing is served until a coordinator hands over to a first generation.
     pub fn start(dataflow: Arc<dyn Dataflow<E>>, log: Log<E>, options: NodeOptions, serving: Arc<Serving>) -> Result<Self, String> {
+        let blueprint = Blueprint::of(&dataflow, &options.version)?;
         let keeper = serving.start_keeper().map_err(|error| error.to_string())?;
         let speed = SpeedWorkers::start(options.workers, Arc::new(move || keeper.unpark()))?;
         let following: Arc<ArcSwap<Vec<Arc<SpeedGraph<E>>>>> = Arc::default();
         let followers = Arc::clone(&following);
         let waker = log.on_change(Box::new(move || followers.load().iter().for_each(|graph| graph.wake())));
-        let state = Mutex::new(State { served: None, computed: None, adopted: None, compaction: None });
-        Ok(Self { dataflow, log, options, speed, serving, following, stop: Arc::default(), state, _waker: waker })
+        Ok(Self {
+            dataflow,
+            blueprint,
+            log,
+            options,
+            speed,
+            serving,
+            following,
+            stop: Arc::default(),
+            state: Mutex::default(),
+            _waker: waker,
+        })
     }
 
     /// What stopped the speed layer, if something did, and the exit code for it.
@@ -99,27 +158,114 @@ impl<E: Event> Node<E> {
 
     /// Carries out a step.
     pub fn obey(&self, command: &Command) -> Report {
-        match command {
+        let outcome = match command {
+            Command::Restore => self.restore(),
+            Command::Stand => self.stand(),
             Command::Propose => self.propose(),
             Command::Batch { cut, full } => self.batch(*cut, *full),
             Command::Audit => self.audit(),
-            Command::Commit { manifest } => {
-                let mut state = self.state();
-                let Some(computed) = &mut state.computed else { return nothing_computed() };
-                let generation = Generation { id: manifest.id, ..Generation::clone(&computed.generation) };
-                computed.generation = Arc::new(generation);
-                Report::Done
-            }
+            Command::Compare => self.compare(),
+            Command::Write => self.write(),
+            Command::Commit { manifest } => self.commit(manifest),
+            Command::Proceed => self.proceed(),
             Command::Adopt => self.adopt(),
             Command::Switch => self.switch(),
             Command::Discard => {
                 self.discard();
-                Report::Done
+                Ok(Report::Done)
             }
-        }
+        };
+        outcome.unwrap_or_else(|failed| failed)
     }
 
-    fn propose(&self) -> Report {
+    fn range(&self, frontier: Tick) -> Result<LogRange, LogError> {
+        Ok(LogRange { id: self.log.id().to_owned(), revision: self.log.revision(), ends: self.log.offsets_at(frontier)? })
+    }
+
+    /// Finds the newest generation that can be gone on with, or else the newest of another version whose views can be read.
+    fn restore(&self) -> Outcome {
+        let mut restored = Restored::default();
+        let Some(store) = &self.options.store else { return Ok(Report::Restored(restored)) };
+        self.drop_erased(store).map_err(failed_by)?;
+        let log = self.range(Tick::MAX).map_err(|error| failed_by(error.into()))?;
+        for (id, manifest) in store.manifests().map_err(failed_by)? {
+            restored.last_id = restored.last_id.max(id);
+            match manifest.and_then(|manifest| self.try_restore(store, &manifest, &log, &mut restored)) {
+                Ok(true) => break,
+                Ok(false) => {}
+                // Computing it again would hide that the log lost something.
+                Err(error @ GenerationError::Ahead { .. }) => return Err(failed_by(error)),
+                Err(error) => {
+                    tracing::warn!(generation = id, %error, "a generation is passed over");
+                    restored.passed_over.push(format!("generation {id} is passed over: {error}"));
+                }
+            }
+        }
+        Ok(Report::Restored(restored))
+    }
+
+    /// Generations from before facts were removed from the log may hold them.
+    fn drop_erased(&self, store: &GenerationStore) -> Result<(), GenerationError> {
+        let revision = self.log.revision();
+        let dropped = store.drop_if(|(_, manifest)| manifest.as_ref().is_ok_and(|manifest| manifest.contents.log.revision != revision))?;
+        if !dropped.is_empty() {
+            tracing::warn!(?dropped, "generations from before events were removed from the log are dropped");
+        }
+        Ok(())
+    }
+
+    /// Whether a generation can be gone on with; one of another version is noted.
+    fn try_restore(
+        &self,
+        store: &GenerationStore,
+        manifest: &Manifest,
+        log: &LogRange,
+        restored: &mut Restored,
+    ) -> Result<bool, GenerationError> {
+        let (id, covers) = (manifest.id, &manifest.contents.log);
+        if covers.id != log.id || covers.ends.len() != log.ends.len() {
+            return Err(GenerationError::Unusable { id, why: format!("is of log {}, this is log {}", covers.id, log.id) });
+        }
+        if covers.ends.iter().zip(&log.ends).any(|(covered, end)| covered > end) || manifest.frontier > self.log.frontier() {
+            let place = |range: &LogRange, frontier: Tick| {
+                let ends: Vec<String> = range.ends.iter().map(|end| end.to_string()).collect();
+                format!("everything before tick {frontier}, ending at offsets {}", ends.join(", "))
+            };
+            let (covers, has) = (place(covers, manifest.frontier), place(log, self.log.frontier()));
+            return Err(GenerationError::Ahead { id, covers, has });
+        }
+        let current = manifest.contents.fingerprint == self.blueprint.fingerprint();
+        if !current && restored.outdated.is_some() {
+            return Ok(false);
+        }
+        let files = store.files(manifest)?;
+        if !current {
+            let (views, unread) = self.blueprint.standing(manifest, &files)?;
+            restored.outdated = Some(manifest.clone());
+            self.state().standing = Some(Standing { manifest: manifest.clone(), views, unread });
+            return Ok(false);
+        }
+        let shards = files.len();
+        let generation =
+            Generation { id, frontier: manifest.frontier, shards: self.blueprint.restore(store, files, self.options.workers)? };
+        restored.tail = log.ends.iter().zip(&covers.ends).map(|(end, covered)| end.0 - covered.0).sum();
+        restored.resharded_from = (shards != self.options.workers).then_some(shards);
+        restored.newest = Some(manifest.clone());
+        let mut state = self.state();
+        (state.restored, state.standing) = (Some(Arc::new(generation)), None);
+        Ok(true)
+    }
+
+    fn stand(&self) -> Outcome {
+        let state = self.state();
+        let Some(standing) = &state.standing else { return Err(failed("no views stand", 1)) };
+        let (id, frontier) = (standing.manifest.id, standing.manifest.frontier);
+        let history = Arc::new(History::new(frontier.0.saturating_sub(1), 0));
+        self.serving.switch(Served::new(id, frontier, standing.views.clone(), history), PATIENCE);
+        Ok(Report::Done)
+    }
+
+    fn propose(&self) -> Outcome {
         // Held before the cut is known: the log goes on, and a graph that keeps little history would be past it at once.
         let served = self.served();
         if let Some(served) = &served {
@@ -127,113 +273,230 @@ impl<E: Event> Node<E> {
         }
         // Closed now, so that everything acknowledged by now is before the cut.
         match self.log.advance() {
-            Ok(frontier) => Report::Proposed { frontier },
+            Ok(frontier) => Ok(Report::Proposed { frontier }),
             Err(error) => {
                 if let Some(served) = &served {
                     served.history.release();
                 }
-                failed(&error, error.exit_code())
+                Err(failed(&error, error.exit_code()))
             }
         }
     }
 
-    fn batch(&self, cut: Tick, full: bool) -> Report {
-        let compaction = self.state().compaction.take();
-        if compaction.is_some_and(|merging| merging.join().is_err()) {
-            return failed("merging the runs of the last generation panicked", 1);
-        }
-        let base = match self.served() {
-            Some(served) if !full => Generation::clone(&served.base),
+    fn batch(&self, cut: Tick, full: bool) -> Outcome {
+        self.end_compaction()?;
+        let base = match (self.served(), self.state().restored.clone()) {
+            (Some(served), _) if !full => Generation::clone(&served.base),
+            (None, Some(restored)) if !full => Generation::clone(&restored),
             _ => Generation::empty(self.options.workers),
         };
-        let feed = Feed::new(self.log.cursor(base.frontier), Some(cut));
-        match run_batch(&self.dataflow, Some(&base), feed, cut, self.options.workers, &self.stop) {
-            Ok(output) => {
-                let rows = output.shards.iter().map(|shard| shard.size().1).sum::<usize>() - base.size().1;
-                let fingerprint = fingerprint(&output.outline);
-                // An empty generation that holds nothing is served as such: the graph on it need look nowhere.
-                let generation = Arc::new(Generation { id: base.id + 1, frontier: cut, shards: output.shards.clone() });
-                self.state().computed = Some(Computed { output, generation, full: full || base.is_initial() });
-                Report::Frozen { fingerprint, rows }
-            }
-            Err(BatchError::Log(error)) => failed(error.to_string(), error.exit_code()),
-            Err(error) => failed(error, 1),
-        }
+        let rows_before = base.size().1;
+        let computed = self.compute(base, cut, full)?;
+        let rows = computed.generation.size().1 - rows_before;
+        self.state().computed = Some(computed);
+        let covered = self.log.offsets_at(cut).map_err(|error| failed_by(error.into()))?;
+        let tail = self.log.events_total().saturating_sub(covered.iter().map(|offset| offset.0).sum());
+        Ok(Report::Frozen { rows, tail })
     }
 
-    fn audit(&self) -> Report {
-        let Some(served) = self.served() else { return Report::Audited { audits: Vec::new() } };
-        let cut = match &self.state().computed {
-            Some(computed) => computed.generation.frontier,
-            None => return nothing_computed(),
-        };
-        if cut.0 == 0 {
-            return Report::Audited { audits: Vec::new() };
+    /// Computes a generation through `cut`, in several steps if it takes in many events.
+    fn compute(&self, base: Generation, cut: Tick, full: bool) -> Result<Computed, Report> {
+        let cuts = self.cuts(base.frontier, cut).map_err(|error| failed(&error, error.exit_code()))?;
+        let full = full || base.is_initial();
+        let mut computed = Computed { generation: Arc::new(base), last: None, frozen: Vec::new(), full };
+        for cut in cuts {
+            if computed.last.is_some() {
+                self.write_last(&mut computed).map_err(failed_by)?;
+                self.compact(&computed.generation).map_err(failed_by)?;
+            }
+            let base = Arc::clone(&computed.generation);
+            let feed = Feed::new(self.log.cursor(base.frontier), Some(cut));
+            let output =
+                run_batch(&self.dataflow, Some(&base), feed, cut, self.options.workers, &self.stop).map_err(|error| match error {
+                    BatchError::Log(error) => failed(&error, error.exit_code()),
+                    error => failed(error, 1),
+                })?;
+            computed.generation = Arc::new(Generation { id: base.id + 1, frontier: cut, shards: output.shards });
+            computed.last = Some((output.bases, output.frozen));
         }
-        if let Err(report) = self.wait_until(&served, || served.upper() >= cut) {
-            return report;
+        Ok(computed)
+    }
+
+    /// Where to cut `[from, to)`, so that each part has no more than the events that a batch takes in, or one tick.
+    fn cuts(&self, from: Tick, to: Tick) -> Result<Vec<Tick>, LogError> {
+        let events_before = |tick: Tick| Ok::<u64, LogError>(self.log.offsets_at(tick)?.iter().map(|offset| offset.0).sum());
+        let (end, mut cuts) = (events_before(to)?, Vec::new());
+        let (mut at, mut taken) = (from, events_before(from)?);
+        while end - taken > self.options.batch_events {
+            // The last tick up to which the part is not too large, or else the next.
+            let (mut low, mut high) = (at.next(), to);
+            while low.next() < high {
+                let middle = Tick(low.0 + (high.0 - low.0) / 2);
+                if events_before(middle)? - taken <= self.options.batch_events { low = middle } else { high = middle }
+            }
+            if low >= to {
+                break;
+            }
+            (at, taken) = (low, events_before(low)?);
+            cuts.push(at);
         }
+        cuts.push(to);
+        Ok(cuts)
+    }
+
+    /// Writes what the last step of a batch froze, and puts the files in the place of memory.
+    fn write_last(&self, computed: &mut Computed) -> Result<(), GenerationError> {
+        let Some((bases, mut frozen)) = computed.last.take() else { return Ok(()) };
+        if let Some(store) = &self.options.store {
+            let shards = bases.iter().zip(&mut frozen).enumerate();
+            let shards = shards.map(|(worker, (base, frozen))| base.plus_written(frozen, store, worker).map(Arc::new));
+            let shards = shards.collect::<Result<Vec<_>, _>>()?;
+            computed.generation = Arc::new(Generation { shards, ..Generation::clone(&computed.generation) });
+        }
+        computed.frozen.push(frozen);
+        Ok(())
+    }
+
+    /// Merges runs of similar size.
+    fn compact(&self, generation: &Generation) -> Result<(), GenerationError> {
+        compact(generation, self.options.store.as_deref())
+    }
+
+    fn end_compaction(&self) -> Result<(), Report> {
+        let compaction = self.state().compaction.take();
+        if compaction.is_some_and(|merging| merging.join().is_err()) {
+            return Err(failed("merging the runs of the last generation panicked", 1));
+        }
+        Ok(())
+    }
+
+    /// Works on what was computed. It is out of the state meanwhile, so that nobody waits for its lock.
+    fn with_computed<T>(&self, work: impl FnOnce(&mut Computed) -> Result<T, Report>) -> Result<T, Report> {
+        let mut computed = self.state().computed.take().ok_or_else(nothing_computed)?;
+        let done = work(&mut computed);
+        self.state().computed = Some(computed);
+        done
+    }
+
+    fn audit(&self) -> Outcome {
+        let Some(served) = self.served() else { return Ok(Report::Audited { audits: Vec::new() }) };
+        self.with_computed(|computed| {
+            let cut = computed.generation.frontier;
+            if cut.0 == 0 {
+                return Ok(Report::Audited { audits: Vec::new() });
+            }
+            self.wait_until(&served, || served.upper() >= cut)?;
+            let steps: Vec<&Vec<Frozen>> = computed.frozen.iter().chain(computed.last.iter().map(|(_, frozen)| frozen)).collect();
+            let mut audits = Vec::new();
+            for (info, slot) in self.blueprint.views() {
+                let of_worker = |worker: usize| steps.iter().map(|frozen| &*frozen[worker][slot]).collect();
+                let runs = (0..self.options.workers).map(of_worker).collect();
+                let audited = if computed.full { Audited::Whole(runs) } else { Audited::Changes(runs) };
+                match served.views[&info.name].audit(Tick(cut.0 - 1), &audited) {
+                    Ok(audit) => audits.push(audit),
+                    Err(error) => return Err(failed(format!("view `{}` could not be compared: {error}", info.name), 1)),
+                }
+            }
+            Ok(Report::Audited { audits })
+        })
+    }
+
+    /// The new answers minus those that stand.
+    fn compare(&self) -> Outcome {
         let state = self.state();
-        let Some(computed) = &state.computed else { return nothing_computed() };
-        let mut audits = Vec::new();
-        for view in &computed.output.views {
-            let runs = computed.output.frozen.iter().map(|frozen| &*frozen[view.slot]).collect();
-            let audited = if computed.full { Audited::Whole(runs) } else { Audited::Changes(runs) };
-            match served.views[&view.info.name].audit(Tick(cut.0 - 1), &audited) {
-                Ok(audit) => audits.push(audit),
-                Err(error) => return failed(format!("view `{}` could not be compared: {error}", view.info.name), 1),
-            }
-        }
-        Report::Audited { audits }
+        let (Some(computed), Some(standing)) = (&state.computed, &state.standing) else { return Err(nothing_computed()) };
+        let (generation, old, unread) = (Arc::clone(&computed.generation), standing.views.clone(), standing.unread.clone());
+        drop(state);
+        let new = self.blueprint.standing_on(&generation.shards, generation.frontier);
+        let compared = compare_views(&new, &old, &unread, generation.frontier, DIFFERENCES_SHOWN);
+        Ok(Report::Compared { differences: compared.map_err(|error| failed(error, 1))? })
     }
 
-    fn adopt(&self) -> Report {
-        let generation = match &self.state().computed {
-            Some(computed) => Arc::clone(&computed.generation),
-            None => return nothing_computed(),
+    fn write(&self) -> Outcome {
+        self.with_computed(|computed| {
+            self.write_last(computed).map_err(failed_by)?;
+            let generation = &computed.generation;
+            let contents = Contents {
+                fingerprint: self.blueprint.fingerprint(),
+                log: self.range(generation.frontier).map_err(|error| failed_by(error.into()))?,
+                slots: self.blueprint.outline().to_vec(),
+                views: self.blueprint.views(),
+                shards: generation.shards.iter().map(|shard| shard.file_infos()).collect(),
+            };
+            Ok(Report::Written { contents })
+        })
+    }
+
+    fn commit(&self, manifest: &Manifest) -> Outcome {
+        self.with_computed(|computed| {
+            computed.generation = Arc::new(Generation { id: manifest.id, ..Generation::clone(&computed.generation) });
+            self.options.store.iter().try_for_each(|store| store.commit(manifest)).map_err(failed_by)?;
+            Ok(Report::Done)
+        })
+    }
+
+    /// Goes on from what was committed, as if it had been restored.
+    fn proceed(&self) -> Outcome {
+        let mut state = self.state();
+        let computed = state.computed.take().ok_or_else(nothing_computed)?;
+        state.restored = Some(computed.generation);
+        Ok(Report::Done)
+    }
+
+    fn adopt(&self) -> Outcome {
+        reach(Step::HandoverBeforeAdopt);
+        let generation = {
+            let state = self.state();
+            let computed = state.computed.as_ref().map(|computed| &computed.generation);
+            computed.or(state.restored.as_ref()).cloned().ok_or_else(nothing_computed)?
         };
         let feed = Feed::new(self.log.cursor(generation.frontier), None);
-        // Nobody will ask the new graph for a tick before those that have been answered.
-        let from = generation.frontier.max(Tick(self.serving.frontier().0.saturating_sub(1)));
+        // Nobody will ask the new graph for a tick before those that have been answered, or that the log had at the start.
+        let served = self.served();
+        let first_exact = if served.is_some() { self.serving.frontier() } else { self.log.frontier() };
+        let from = generation.frontier.max(Tick(first_exact.0.saturating_sub(1)));
         let graph = match self.speed.install(&self.dataflow, generation, from, feed, self.options.history) {
             Ok(graph) => Arc::new(graph),
-            Err(reason) => return failed(reason, EXIT_CODE_PANIC),
+            Err(reason) => return Err(failed(reason, EXIT_CODE_PANIC)),
         };
         if graph.views.keys().all(|name| name == ERRORS) {
             graph.close();
-            return failed("the dataflow publishes no view", 2);
+            return Err(failed("the dataflow publishes no view", 2));
         }
-        let served = self.served();
         self.following.store(Arc::new(served.iter().cloned().chain([Arc::clone(&graph)]).collect()));
         graph.wake();
         self.state().adopted = Some(Arc::clone(&graph));
-        if let Err(report) = self.wait_until(&graph, || graph.upper().0 + CLOSE_TICKS >= self.serving.frontier().0) {
-            return report;
-        }
-        Report::Done
+        let close = if served.is_some() { CLOSE_TICKS } else { 0 };
+        self.wait_until(&graph, || graph.upper().0 + close >= first_exact.max(self.serving.frontier()).0)?;
+        Ok(Report::Done)
     }
 
-    fn switch(&self) -> Report {
-        let Some(graph) = self.state().adopted.clone() else { return nothing_computed() };
+    fn switch(&self) -> Outcome {
+        reach(Step::HandoverBeforeSwitch);
+        let Some(graph) = self.state().adopted.clone() else { return Err(nothing_computed()) };
         let served = Served::new(graph.base.id, graph.base.frontier, graph.views.clone(), Arc::clone(&graph.history));
         if !self.serving.switch(served, PATIENCE) {
-            return failed("the new speed graph did not catch up", 1);
+            return Err(failed("the new speed graph did not catch up", 1));
         }
+        reach(Step::HandoverAfterSwitch);
         let mut state = self.state();
-        state.adopted = None;
-        state.computed = None;
-        self.following.store(Arc::new(vec![Arc::clone(&graph)]));
         let old = state.served.replace(Arc::clone(&graph));
+        *state = State { served: state.served.take(), ..State::default() };
+        self.following.store(Arc::new(vec![Arc::clone(&graph)]));
+        let store = self.options.store.clone();
         let merging = std::thread::Builder::new().name("merge".to_owned()).spawn(move || {
-            let _ = rustix::process::nice(super::batch::BATCH_NICE);
-            graph.base.shards.iter().for_each(|shard| shard.compact());
+            let _ = rustix::process::nice(BATCH_NICE);
+            if let Err(error) = compact(&graph.base, store.as_deref()) {
+                // Reads touch more files than they need to; the next handover tries again.
+                tracing::error!(%error, "runs could not be merged");
+            }
         });
         state.compaction = merging.ok();
         drop(state);
         if let Some(old) = old {
             old.close();
         }
-        Report::Done
+        Ok(Report::Done)
     }
 
     /// Waits for a graph, as long as it can still come there.
@@ -287,7 +550,35 @@ fn nothing_computed() -> Report {
     failed("no generation was computed", 1)
 }
 
-/// Identifies what a dataflow keeps: equal outlines can use each other's runs.
-fn fingerprint(outline: &[String]) -> u64 {
-    crate::runs::data::stable_hash(outline)
+fn failed_by(error: GenerationError) -> Report {
+    failed(&error, error.exit_code())
+}
+
+/// New minus old of all views, at the tick before a frontier. `unread` are old views that cannot be read.
+pub fn compare_views(
+    new: &BTreeMap<String, Arc<dyn View>>,
+    old: &BTreeMap<String, Arc<dyn View>>,
+    unread: &[String],
+    frontier: Tick,
+    limit: usize,
+) -> Result<Vec<Difference>, ReadError> {
+    fn named(views: &BTreeMap<String, Arc<dyn View>>) -> impl Iterator<Item = (&str, &dyn View)> {
+        views.iter().map(|(name, view)| (name.as_str(), &**view))
+    }
+    let Some(last) = frontier.0.checked_sub(1) else { return Ok(Vec::new()) };
+    let mut all = differences(named(new), named(old), Tick(last), limit)?;
+    all.retain(|difference| !difference.is_empty() && !unread.contains(&difference.view));
+    all.extend(unread.iter().map(|view| Difference { view: view.clone(), unread: true, ..Difference::default() }));
+    Ok(all)
+}
+
+/// Merges runs of similar size: in files where there is a store for them.
+fn compact(generation: &Generation, store: Option<&GenerationStore>) -> Result<(), GenerationError> {
+    generation.shards.iter().enumerate().try_for_each(|(worker, shard)| match store {
+        Some(store) => shard.compact_files(store, worker),
+        None => {
+            shard.compact();
+            Ok(())
+        }
+    })
 }

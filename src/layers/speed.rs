@@ -29,7 +29,7 @@ struct Install<E: Event> {
     from: Tick,
     feed: Arc<Feed<E>>,
     history: Arc<History>,
-    installed: Sender<(usize, Vec<ViewExport>, SyncActivator, Vec<String>)>,
+    installed: Sender<(usize, Vec<ViewExport>, SyncActivator)>,
 }
 
 /// The workers of the speed layer.
@@ -46,8 +46,6 @@ pub struct SpeedGraph<E: Event> {
     pub base: Arc<Generation>,
     /// Its views by name.
     pub views: BTreeMap<String, Arc<dyn View>>,
-    /// The operators that keep state.
-    pub outline: Vec<String>,
     /// How far back its views stay readable.
     pub history: Arc<History>,
     feed: Arc<Feed<E>>,
@@ -75,7 +73,7 @@ impl<E: Event> SpeedWorkers<E> {
                         let layer = Layer::new(base, install.from, Purpose::Speed { history: Arc::clone(&install.history) });
                         let waker = build(worker, &install.name, &*install.dataflow, &layer, Arc::clone(&install.feed));
                         // A starter that is gone no longer wants the graph; its feed is closed.
-                        let _ = install.installed.send((index, layer.views(), waker, layer.outline()));
+                        let _ = install.installed.send((index, layer.views(), waker));
                     }
                     worker.step_or_park(None);
                     progress();
@@ -138,12 +136,11 @@ impl<E: Event> SpeedWorkers<E> {
         parts.sort_by_key(|(index, ..)| *index);
         let mut views = BTreeMap::new();
         for (at, view) in parts[0].1.iter().enumerate() {
-            let shards = parts.iter().map(|(_, exports, ..)| Arc::clone(&exports[at].shard)).collect();
+            let shards = parts.iter().map(|(_, exports, _)| Arc::clone(&exports[at].shard)).collect();
             views.insert(view.info.name.clone(), (view.assemble)(view.info.clone(), shards));
         }
-        let outline = parts[0].3.clone();
-        let wakers = Mutex::new(parts.into_iter().map(|(_, _, waker, _)| waker).collect());
-        Ok(SpeedGraph { base, views, outline, history, feed, wakers })
+        let wakers = Mutex::new(parts.into_iter().map(|(_, _, waker)| waker).collect());
+        Ok(SpeedGraph { base, views, history, feed, wakers })
     }
 
     /// Stops the workers and waits for them.

@@ -10,7 +10,7 @@ use super::error::LogError;
 use super::event::{Event, EventType};
 use super::meta::{Found, LOCK_NAME, Meta, look};
 use super::options::{Execution, LogOptions};
-use super::position::{Partition, Tick};
+use super::position::{Offset, Partition, Tick};
 use super::producers::{self, Claim};
 use super::segment::Sealed;
 use crate::storage::{Disk, LockGuard, uninterrupted};
@@ -235,6 +235,11 @@ impl<E: Event> Log<E> {
         Cursor::new(Arc::clone(&self.handle.core.contents), from)
     }
 
+    /// By partition, the offset of the first event at or after `tick`: before it is everything with a smaller tick.
+    pub fn offsets_at(&self, tick: Tick) -> Result<Vec<Offset>, LogError> {
+        self.handle.core.contents.offsets_at(tick)
+    }
+
     /// The number of partitions.
     pub fn partitions(&self) -> u32 {
         self.handle.core.meta.partitions
@@ -255,10 +260,6 @@ impl<E: Event> Log<E> {
         self.handle.core.revision
     }
 
-    pub(crate) fn disk(&self) -> &dyn Disk {
-        &*self.handle.core.disk
-    }
-
     pub(crate) fn event_type_number(&self) -> u16 {
         self.handle.core.types.own
     }
@@ -271,6 +272,10 @@ impl<E: Event> Log<E> {
     /// The directory of the log.
     pub fn dir(&self) -> &Path {
         &self.handle.core.dir
+    }
+
+    pub(crate) fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.handle.core.disk)
     }
 
     /// Readable events in all partitions.

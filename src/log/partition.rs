@@ -38,6 +38,25 @@ impl<E: Event> Contents<E> {
         self.all().map(|segments| segments.events).sum()
     }
 
+    /// By partition, the offset of the first event at or after `tick`, however the blocks are cut; of none, the end.
+    pub fn offsets_at(&self, tick: Tick) -> Result<Vec<Offset>, LogError> {
+        let at = |partition: usize| {
+            let mut offset = self.segments(partition).start(tick);
+            loop {
+                let segments = self.segments(partition);
+                let Some(located) = segments.locate(offset) else { return Ok(segments.end) };
+                drop(segments);
+                let later = located.read()?.slice_ticks(tick..Tick::MAX);
+                if !later.is_empty() {
+                    return Ok(later.first_offset());
+                }
+                // Its events were redacted.
+                offset = located.end();
+            }
+        };
+        (0..self.partitions.len()).map(at).collect()
+    }
+
     pub fn frontier(&self) -> Tick {
         Tick(self.frontier.load(Ordering::Acquire))
     }
@@ -77,6 +96,14 @@ impl<E: Event> Located<E> {
         match self {
             Located::Sealed(segment, block) => segment.file.index[*block].first_tick,
             Located::Open(rows) => rows.first_tick(),
+        }
+    }
+
+    /// The offset after the block's last.
+    pub fn end(&self) -> Offset {
+        match self {
+            Located::Sealed(segment, block) => segment.file.index[*block].end,
+            Located::Open(rows) => rows.end,
         }
     }
 

@@ -314,7 +314,7 @@ fn find<E: Event>(log: &Log<E>, request: &RedactRequest) -> Result<(RedactReport
         report.matching.push(matching);
         report.events.push(events);
         let partition = Partition(partition as u32);
-        let listing = Listing::of(log.disk(), &partition_dir(log.dir(), partition), partition, log.revision())?;
+        let listing = Listing::of(&*log.disk(), &partition_dir(log.dir(), partition), partition, log.revision())?;
         report.torn_tails += listing.torn.len() as u64;
     }
     report.segments = affected.len() as u64;

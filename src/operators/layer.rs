@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::log::Tick;
-use crate::runs::{AnyLevels, Change, Data, History, Levels, Run, Shard};
+use crate::runs::{AnyLevels, Change, Data, Frozen, History, Levels, Run, Shard, SlotInfo};
 
 use super::views::ViewExport;
 
@@ -27,9 +27,6 @@ pub enum Purpose {
         history: Arc<History>,
     },
 }
-
-/// The runs that one worker's batch graph leaves behind, by slot; each is an `Arc<Run>`.
-pub type Frozen = Vec<Box<dyn Any + Send + Sync>>;
 
 type Freezer = Box<dyn FnOnce() -> Box<dyn Any + Send + Sync>>;
 
@@ -141,9 +138,9 @@ impl Layer {
         self.0.views.borrow().clone()
     }
 
-    /// The operators that keep state, a line each: names and types, in order. Equal outlines can use each other's runs.
-    pub fn outline(&self) -> Vec<String> {
-        self.0.slots.borrow().iter().map(|slot| slot.outline.clone()).collect()
+    /// The collections that are kept, in order. Graphs with equal ones can use each other's runs.
+    pub fn outline(&self) -> Vec<SlotInfo> {
+        self.0.slots.borrow().iter().map(|slot| SlotInfo { name: slot.outline.clone(), types: slot.levels.types() }).collect()
     }
 
     /// Runs every slot's freezer, once the graph has processed all of its input.
@@ -155,9 +152,9 @@ impl Layer {
         freezers.into_iter().map(|(freezer, outline)| freezer.unwrap_or_else(|| panic!("nothing freezes the slot {outline}"))()).collect()
     }
 
-    /// The base's levels with the frozen runs on top.
-    pub fn shard_with(&self, frozen: &Frozen) -> Shard {
-        Shard::new(self.0.slots.borrow().iter().zip(frozen).map(|(slot, run)| slot.levels.plus_any(&**run as &dyn Any)).collect())
+    /// The base, with an empty slot for each collection where there is none.
+    pub fn base(&self) -> Shard {
+        self.0.base.with_slots(self.0.slots.borrow().iter().map(|slot| Arc::clone(&slot.levels)).collect())
     }
 }
 

@@ -75,7 +75,7 @@ pub use flow::{Diff, Flow, Update};
 pub use frequencies::{CountMin, Heavy, HeavyHitters};
 pub use hyperloglog::HyperLogLog;
 pub use keyed::Keyed;
-pub use layer::{Frozen, Layer, Purpose, Slot};
+pub use layer::{Layer, Purpose, Slot};
 pub use moments::{Mean, Moments, Real, Variance};
 pub use monoid::{Abelian, Count, Fold, Monoid, Sum};
 pub use opaque::{Inner, Inputs, opaque};

@@ -18,6 +18,7 @@ use timely::dataflow::operators::generic::operator::source;
 use timely::dataflow::scope::Iterative;
 use timely::order::Product;
 
+use crate::runs::run::Place;
 use crate::runs::{Data, Levels, Run};
 
 use super::flow::{Diff, Flow, place};
@@ -147,21 +148,22 @@ fn base_rows<'s, D: Data>(scope: Scope<'s, u64>, layer: &Layer, base: &Levels<D,
     source(scope, "Base", move |capability, info| {
         let activator = scope.activator_for(info.address);
         let mut capability = Some(capability.delayed(&time));
-        let (mut run, mut at) = (0, 0);
+        let (mut run, mut at) = (0, Place::default());
         move |output| {
             let Some(held) = &capability else { return };
             let mut session = output.session(held);
             let mut left = ROWS_PER_ACTIVATION;
             while run < runs.len() && left > 0 {
-                let reader = runs[run].reader();
-                while at < reader.key_count() && left > 0 {
-                    let row = reader.rows(at).start;
-                    session.give((D::into_owned(reader.key(at)), time, reader.change(row)));
-                    (at, left) = (at + 1, left - 1);
+                let mut cursor = runs[run].cursor_at(at);
+                while left > 0
+                    && let Some(row) = cursor.key()
+                {
+                    let (reader, rows) = cursor.rows();
+                    session.give((D::into_owned(row), time, reader.change(rows.start)));
+                    cursor.step();
+                    left -= 1;
                 }
-                if at == reader.key_count() {
-                    (run, at) = (run + 1, 0);
-                }
+                (run, at) = if cursor.key().is_some() { (run, cursor.place()) } else { (run + 1, Place::default()) };
             }
             drop(session);
             if run == runs.len() {

@@ -17,7 +17,6 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use columnar::Columnar;
 use differential_dataflow::AsCollection;
 use differential_dataflow::consolidation::consolidate;
 use timely::dataflow::channels::pact::Pipeline;
@@ -25,6 +24,7 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::Operator;
 
 use crate::log::Tick;
+use crate::runs::run::Place;
 use crate::runs::{Data, Levels, Run};
 
 use super::flow::{Diff, Flow, Update};
@@ -113,7 +113,7 @@ impl<'s, D: Data> Flow<'s, (D, (u64, u64))> {
 struct ToCome<D: Data> {
     base: Arc<Vec<Arc<Run<u64, D, Diff>>>>,
     /// By run of the base, the first key that was not carried out.
-    at: Vec<usize>,
+    at: Vec<Place>,
     added: BTreeMap<u64, Vec<(D, Diff)>>,
     /// What was carried out of the base, in a graph that is frozen.
     taken: Vec<(u64, D, Diff)>,
@@ -128,7 +128,7 @@ impl<D: Data> Default for ToCome<D> {
 impl<D: Data> ToCome<D> {
     fn on(base: &Levels<u64, D, Diff>) -> Self {
         let base = base.runs();
-        Self { at: vec![0; base.len()], base, ..Self::default() }
+        Self { at: vec![Place::default(); base.len()], base, ..Self::default() }
     }
 
     fn add(&mut self, due: u64, row: D, diff: Diff) {
@@ -141,20 +141,18 @@ impl<D: Data> ToCome<D> {
 
     /// The first tick at which something is due.
     fn next(&self) -> Option<u64> {
-        let of_base = self.base.iter().zip(&self.at).filter_map(|(run, at)| {
-            let reader = run.reader();
-            (*at < reader.key_count()).then(|| <u64 as Columnar>::into_owned(reader.key(*at)))
-        });
+        let of_base = self.base.iter().zip(&self.at).filter_map(|(run, at)| run.cursor_at(*at).key().copied());
         of_base.chain(self.next_added()).min()
     }
 
     /// Takes what is due at a tick, the next, consolidated.
     fn take(&mut self, due: u64, freezes: bool, into: &mut Vec<(D, Diff)>) {
         for (run, at) in self.base.iter().zip(&mut self.at) {
-            let reader = run.reader();
-            if *at < reader.key_count() && <u64 as Columnar>::into_owned(reader.key(*at)) == due {
-                reader.collect(*at, into);
-                *at += 1;
+            let mut cursor = run.cursor_at(*at);
+            if cursor.key() == Some(&due) {
+                cursor.collect(into);
+                cursor.step();
+                *at = cursor.place();
             }
         }
         if freezes {

@@ -13,6 +13,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 use timely::progress::Antichain;
 
+use crate::log::Tick;
 use crate::runs::{Changes, Data, Published, Run, Shape, ShardedView, View, ViewInfo, ViewShard};
 
 use super::aggregate::Aggregated;
@@ -33,6 +34,8 @@ pub struct ViewExport {
     pub shard: Arc<dyn Any + Send + Sync>,
     /// Puts the shards of all workers together.
     pub assemble: fn(ViewInfo, Vec<Arc<dyn Any + Send + Sync>>) -> Arc<dyn View>,
+    /// A shard of the view that stands at a frontier, on levels of the slot's types.
+    pub standing: fn(Arc<dyn Any + Send + Sync>, Tick) -> Arc<dyn Any + Send + Sync>,
 }
 
 /// The views of a dataflow under construction.
@@ -169,5 +172,6 @@ fn publish<S: Shape>(layer: &Layer, name: &str, placed: StreamVec<'_, u64, ((S::
         slot: slot.index(),
         shard: Arc::new(ViewShard::<S> { base: slot.base, published }),
         assemble: ShardedView::<S>::assemble,
+        standing: ViewShard::<S>::standing,
     });
 }

@@ -1,21 +1,45 @@
 //! A generation: every collection that a dataflow keeps, complete through one frontier.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::levels::AnyLevels;
+use super::file::RunFile;
+use super::levels::{AnyLevels, SIZE_RATIO};
+use super::manifest::{FileInfo, GenerationError};
+use super::store::GenerationStore;
 use crate::log::Tick;
 
 /// One worker's part of a generation: the levels of each slot, in the order in which the dataflow asked for slots.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Shard {
     slots: Vec<Arc<dyn AnyLevels>>,
+    /// The files that the runs are in, eldest first; none if they are in memory.
+    files: Mutex<Vec<Arc<RunFile>>>,
 }
 
+/// Runs of one worker, by slot; each is an `Arc<Run>`.
+pub type Frozen = Vec<Box<dyn Any + Send + Sync>>;
+
 impl Shard {
-    /// A shard of the given slots.
+    /// A shard of the given slots, in memory.
     pub fn new(slots: Vec<Arc<dyn AnyLevels>>) -> Self {
-        Self { slots }
+        Self { slots, files: Mutex::default() }
+    }
+
+    /// A shard of files, eldest first; `slots` are levels of the right types.
+    pub(crate) fn open(slots: &[Arc<dyn AnyLevels>], files: Vec<Arc<RunFile>>) -> Result<Self, GenerationError> {
+        let slots = slots.iter().enumerate().map(|(at, slot)| slot.open(&files, at)).collect::<Result<_, _>>()?;
+        Ok(Self { slots, files: Mutex::new(files) })
+    }
+
+    /// This shard's slots of some types in place of those it has none of: what a graph without a base stands on.
+    pub(crate) fn with_slots(&self, slots: Vec<Arc<dyn AnyLevels>>) -> Self {
+        Self { slots, files: Mutex::new(self.files()) }
+    }
+
+    /// The levels of each slot.
+    pub fn slots(&self) -> &[Arc<dyn AnyLevels>] {
+        &self.slots
     }
 
     /// The levels of a slot, if they are of type `L`.
@@ -23,9 +47,63 @@ impl Shard {
         Arc::clone(self.slots.get(index)?).into_any().downcast().ok()
     }
 
-    /// Merges runs of similar size in every slot.
+    /// This shard and a run for each slot.
+    pub fn plus(&self, runs: &Frozen) -> Self {
+        self.with_slots(self.slots.iter().zip(runs).map(|(slot, run)| slot.plus_any(&**run)).collect())
+    }
+
+    /// This shard and a run for each slot, written to a file and mapped. The runs are replaced by the mapped ones.
+    pub(crate) fn plus_written(&self, runs: &mut Frozen, store: &GenerationStore, worker: usize) -> Result<Self, GenerationError> {
+        if self.slots.iter().zip(&*runs).all(|(slot, run)| slot.rows_of(&**run) == 0) {
+            return Ok(self.plus(runs));
+        }
+        let mut file = store.create(worker)?;
+        self.slots.iter().zip(&*runs).try_for_each(|(slot, run)| slot.write(&**run, &mut file))?;
+        let file = store.finish(file)?;
+        for (at, (slot, run)) in self.slots.iter().zip(&mut *runs).enumerate() {
+            *run = slot.read(&file, at)?;
+        }
+        let next = self.plus(runs);
+        next.lock().push(file);
+        Ok(next)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<RunFile>>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The files that its runs are in, eldest first.
+    pub fn files(&self) -> Vec<Arc<RunFile>> {
+        self.lock().clone()
+    }
+
+    /// What a manifest says of its files.
+    pub fn file_infos(&self) -> Vec<FileInfo> {
+        let info = |file: &Arc<RunFile>| FileInfo { number: file.number(), bytes: file.bytes(), rows: file.rows() };
+        self.files().iter().map(info).collect()
+    }
+
+    /// Merges runs of similar size in every slot, in memory.
     pub fn compact(&self) {
         self.slots.iter().for_each(|slot| slot.compact());
+    }
+
+    /// Merges files until each has at least twice as many rows as the next. Readers keep what they have loaded; the files
+    /// that were merged stay until no manifest names them.
+    pub(crate) fn compact_files(&self, store: &GenerationStore, worker: usize) -> Result<(), GenerationError> {
+        loop {
+            let files = self.files();
+            let similar = |at: &usize| files[at - 1].rows() < SIZE_RATIO as u64 * files[*at].rows();
+            let Some(at) = (1..files.len()).rev().find(similar) else { return Ok(()) };
+            let pair = [files[at - 1].number(), files[at].number()];
+            let mut file = store.create(worker)?;
+            self.slots.iter().try_for_each(|slot| slot.merge(pair, &mut file))?;
+            let merged = store.finish(file)?;
+            for (index, slot) in self.slots.iter().enumerate() {
+                slot.replace(pair, &merged, index)?;
+            }
+            self.lock().splice(at - 1..=at, [merged]);
+        }
     }
 
     /// Number of runs and of rows over all slots.
@@ -48,7 +126,7 @@ pub struct Generation {
 impl Generation {
     /// The generation before the first event.
     pub fn empty(workers: usize) -> Self {
-        Self { id: 0, frontier: Tick(0), shards: vec![Arc::default(); workers] }
+        Self { id: 0, frontier: Tick(0), shards: (0..workers).map(|_| Arc::default()).collect() }
     }
 
     /// Whether it holds nothing because nothing was computed yet.

@@ -9,13 +9,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use columnar::Ref;
 use differential_dataflow::consolidation::consolidate;
 
-use super::data::{Change, Data, order};
-use super::run::{KeyProbe, Run};
+use super::data::{Change, Data, bucket, order};
+use super::file::{RunFile, RunFileWriter, types_of};
+use super::manifest::GenerationError;
+use super::run::{KeyProbe, KeyRange, Run};
 
 /// A run is merged with its elder when the elder has fewer than this many times its rows.
-const SIZE_RATIO: usize = 2;
+pub(super) const SIZE_RATIO: usize = 2;
 
 /// The runs of one collection, eldest first.
 pub struct Levels<K: Data, V: Data, R: Change> {
@@ -97,9 +100,8 @@ impl<K: Data, V: Data, R: Change> Lookup<K, V, R> {
         }
         let key = self.probe.set(key);
         for run in self.runs.iter() {
-            let reader = run.reader();
-            if let Some(index) = reader.find(key) {
-                reader.collect(index, &mut self.rows);
+            if let Some(found) = run.find(key) {
+                run.columns(&found).collect(found.rows, &mut self.rows);
             }
         }
         if self.runs.len() > 1 {
@@ -121,7 +123,7 @@ pub enum End {
 /// What is left of a key's rows, by run: rows are taken from one end, without looking at the others.
 #[derive(Clone, Debug)]
 pub struct KeyRows {
-    left: Vec<(usize, Range<usize>)>,
+    left: Vec<(usize, KeyRange)>,
     end: End,
 }
 
@@ -139,8 +141,7 @@ impl<K: Data, V: Data, R: Change> Lookup<K, V, R> {
         if !self.runs.is_empty() {
             let key = self.probe.set(key);
             for (at, run) in self.runs.iter().enumerate() {
-                let reader = run.reader();
-                left.extend(reader.find(key).map(|index| (at, reader.rows(index))));
+                left.extend(run.find(key).map(|found| (at, found)));
             }
         }
         KeyRows { left, end }
@@ -148,18 +149,18 @@ impl<K: Data, V: Data, R: Change> Lookup<K, V, R> {
 
     /// The value that [`Lookup::take`] would take.
     pub fn first(&self, rows: &KeyRows) -> Option<V> {
-        let mut first: Option<(usize, usize)> = None;
+        let mut first: Option<Ref<'_, V>> = None;
         for (run, range) in &rows.left {
-            let row = outermost(range, rows.end);
-            let before = first.is_none_or(|(other, at)| {
-                let order = order::<V>(self.runs[*run].reader().val(row), self.runs[other].reader().val(at));
+            let val = self.runs[*run].columns(range).val(outermost(&range.rows, rows.end));
+            let before = first.is_none_or(|first| {
+                let order = order::<V>(val, first);
                 if rows.end == End::Least { order.is_lt() } else { order.is_gt() }
             });
             if before {
-                first = Some((*run, row));
+                first = Some(val);
             }
         }
-        first.map(|(run, row)| V::into_owned(self.runs[run].reader().val(row)))
+        first.map(V::into_owned)
     }
 
     /// Takes the outermost value with its changes, added up over all runs: none if they cancel.
@@ -169,19 +170,19 @@ impl<K: Data, V: Data, R: Change> Lookup<K, V, R> {
         let mut sum: Option<R> = None;
         let end = rows.end;
         rows.left.retain_mut(|(run, range)| {
-            let reader = self.runs[*run].reader();
-            let row = outermost(range, end);
+            let reader = self.runs[*run].columns(range);
+            let row = outermost(&range.rows, end);
             if order::<V>(reader.val(row), probe.set(&first)).is_eq() {
                 match &mut sum {
                     Some(sum) => sum.plus_equals(&reader.change(row)),
                     None => sum = Some(reader.change(row)),
                 }
                 match end {
-                    End::Least => range.start += 1,
-                    End::Greatest => range.end -= 1,
+                    End::Least => range.rows.start += 1,
+                    End::Greatest => range.rows.end -= 1,
                 }
             }
-            range.start < range.end
+            !range.rows.is_empty()
         });
         Some((first, sum.filter(|sum| !sum.is_zero())))
     }
@@ -194,33 +195,119 @@ fn outermost(range: &Range<usize>, end: End) -> usize {
     }
 }
 
-/// Levels of some types, as a generation keeps them.
+/// Levels of some types, as a generation keeps them. A run that is passed as `dyn Any` is an `Arc<Run>`; each method panics if
+/// it is of other types than the levels: the caller mixed up two slots.
 pub trait AnyLevels: Send + Sync {
-    /// These levels and a run, which must be an `Arc<Run>` of the same types.
-    ///
-    /// # Panics
-    /// If the types differ: the caller mixed up two slots.
+    /// These levels and a run.
     fn plus_any(&self, run: &dyn Any) -> Arc<dyn AnyLevels>;
-    /// Merges runs of similar size.
+    /// Merges runs of similar size, in memory.
     fn compact(&self);
     /// Number of runs and of rows in them.
     fn size(&self) -> (usize, usize);
     /// For the downcast to the typed levels.
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+    /// Identifies the types, and how they are laid out.
+    fn types(&self) -> u64;
+    /// Number of rows in a run.
+    fn rows_of(&self, run: &dyn Any) -> usize;
+    /// Writes a run into a file.
+    fn write(&self, run: &dyn Any, file: &mut RunFileWriter) -> Result<(), GenerationError>;
+    /// Reads a slot of a file as a run of these types.
+    fn read(&self, file: &RunFile, slot: usize) -> Result<Box<dyn Any + Send + Sync>, GenerationError>;
+    /// Levels of these types: a slot of some files, eldest first.
+    fn open(&self, files: &[Arc<RunFile>], slot: usize) -> Result<Arc<dyn AnyLevels>, GenerationError>;
+    /// Writes the sum of the runs of two files into another.
+    fn merge(&self, pair: [u64; 2], file: &mut RunFileWriter) -> Result<(), GenerationError>;
+    /// Puts the run of a file in the place of those of two others, whose sum it is.
+    fn replace(&self, pair: [u64; 2], file: &RunFile, slot: usize) -> Result<(), GenerationError>;
+    /// Writes the rows of all `parts`, levels of these types, whose keys a worker owns.
+    fn write_share(
+        &self,
+        parts: &[Arc<dyn AnyLevels>],
+        worker: usize,
+        workers: usize,
+        file: &mut RunFileWriter,
+    ) -> Result<(), GenerationError>;
+}
+
+impl<K: Data, V: Data, R: Change> Levels<K, V, R> {
+    fn typed(run: &dyn Any) -> &Arc<Run<K, V, R>> {
+        run.downcast_ref().expect("a slot's run has the slot's types")
+    }
 }
 
 impl<K: Data, V: Data, R: Change> AnyLevels for Levels<K, V, R> {
     fn plus_any(&self, run: &dyn Any) -> Arc<dyn AnyLevels> {
-        let run = run.downcast_ref::<Arc<Run<K, V, R>>>().expect("a slot's run has the slot's types");
-        Arc::new(self.plus(Arc::clone(run)))
+        Arc::new(self.plus(Arc::clone(Self::typed(run))))
     }
+
     fn compact(&self) {
         Levels::compact(self);
     }
+
     fn size(&self) -> (usize, usize) {
         (self.runs().len(), self.len())
     }
+
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         self
     }
+
+    fn types(&self) -> u64 {
+        types_of::<K, V, R>()
+    }
+
+    fn rows_of(&self, run: &dyn Any) -> usize {
+        Self::typed(run).len()
+    }
+
+    fn write(&self, run: &dyn Any, file: &mut RunFileWriter) -> Result<(), GenerationError> {
+        file.slot_of(Self::typed(run))
+    }
+
+    fn read(&self, file: &RunFile, slot: usize) -> Result<Box<dyn Any + Send + Sync>, GenerationError> {
+        Ok(Box::new(Arc::new(file.run::<K, V, R>(slot)?)))
+    }
+
+    fn open(&self, files: &[Arc<RunFile>], slot: usize) -> Result<Arc<dyn AnyLevels>, GenerationError> {
+        let runs = files.iter().map(|file| file.run::<K, V, R>(slot));
+        let runs = runs.filter(|run| run.as_ref().map_or(true, |run| !run.is_empty())).map(|run| run.map(Arc::new));
+        Ok(Arc::new(Self::of(runs.collect::<Result<_, _>>()?)))
+    }
+
+    fn merge(&self, pair: [u64; 2], file: &mut RunFileWriter) -> Result<(), GenerationError> {
+        let runs = self.runs();
+        let of_pair: Vec<&Run<K, V, R>> = runs.iter().filter(|run| is_in(run, pair)).map(|run| &**run).collect();
+        file.slot(&of_pair, |_| true)
+    }
+
+    fn replace(&self, pair: [u64; 2], file: &RunFile, slot: usize) -> Result<(), GenerationError> {
+        let merged = file.run::<K, V, R>(slot)?;
+        let mut runs = self.runs().to_vec();
+        // A pair is adjacent in each slot, too: runs are in the order of their files.
+        let at = runs.iter().position(|run| is_in(run, pair));
+        runs.retain(|run| !is_in(run, pair));
+        if let Some(at) = at.filter(|_| !merged.is_empty()) {
+            runs.insert(at, Arc::new(merged));
+        }
+        self.runs.store(Arc::new(runs));
+        Ok(())
+    }
+
+    fn write_share(
+        &self,
+        parts: &[Arc<dyn AnyLevels>],
+        worker: usize,
+        workers: usize,
+        file: &mut RunFileWriter,
+    ) -> Result<(), GenerationError> {
+        let parts = parts.iter().map(|part| Arc::clone(part).into_any().downcast::<Self>().expect("parts of one slot have its types"));
+        let runs: Vec<Arc<Run<K, V, R>>> = parts.flat_map(|part| part.runs().to_vec()).collect();
+        let runs: Vec<&Run<K, V, R>> = runs.iter().map(|run| &**run).collect();
+        file.slot(&runs, |key| bucket(&K::into_owned(key)) as usize % workers == worker)
+    }
+}
+
+fn is_in<K: Data, V: Data, R: Change>(run: &Run<K, V, R>, pair: [u64; 2]) -> bool {
+    run.file().is_some_and(|file| pair.contains(&file))
 }

@@ -26,8 +26,8 @@ impl<K: Data, V: Data, R: Change> Merged<'_, K, V, R> {
     /// Visits keys in order with their rows, from the first key for which `before` does not hold; `before` must hold
     /// for a prefix of the keys in order. Rows are sorted by value, none is zero.
     pub fn walk(&self, before: &dyn Fn(&K) -> bool, visit: &mut dyn FnMut(K, &[(V, R)]) -> ControlFlow<()>) {
-        let readers: Vec<_> = self.runs.iter().map(|run| run.reader()).collect();
-        let mut at: Vec<usize> = readers.iter().map(|reader| reader.partition_point(|key| before(&K::into_owned(key)))).collect();
+        let mut runs: Vec<_> = self.runs.iter().map(|run| run.cursor()).collect();
+        runs.iter_mut().for_each(|run| run.seek(|key| before(&K::into_owned(key))));
 
         let (mut cursor, storage) = cursor_list(self.batches.to_vec());
         let first = self.batches.iter().filter_map(|batch| batch.storage.keys.get(batch.storage.keys.partition_point(before))).min();
@@ -43,31 +43,26 @@ impl<K: Data, V: Data, R: Change> Merged<'_, K, V, R> {
         let mut probe = KeyProbe::<K>::default();
         let mut rows: Vec<(V, R)> = Vec::new();
         loop {
-            let least = (0..readers.len())
-                .filter(|&i| at[i] < readers[i].key_count())
-                .min_by(|&i, &j| order::<K>(readers[i].key(at[i]), readers[j].key(at[j])));
+            let least = runs.iter().filter_map(|run| run.key()).min_by(|a, b| order::<K>(*a, *b));
             let changed = cursor.get_key(&storage);
             let next = match (least, changed) {
                 (None, None) => return,
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
-                (Some(i), Some(key)) => order::<K>(readers[i].key(at[i]), probe.set(key)),
+                (Some(least), Some(key)) => order::<K>(least, probe.set(key)),
             };
             rows.clear();
             let key = match (next, least, changed) {
                 (Ordering::Greater, _, Some(key)) => key.clone(),
-                (_, Some(i), _) => K::into_owned(readers[i].key(at[i])),
+                (_, Some(least), _) => K::into_owned(least),
                 _ => return,
             };
             if next != Ordering::Greater
                 && let Some(least) = least
             {
-                let least = readers[least].key(at[least]);
-                for (reader, at) in readers.iter().zip(&mut at) {
-                    if *at < reader.key_count() && order::<K>(reader.key(*at), least).is_eq() {
-                        reader.collect(*at, &mut rows);
-                        *at += 1;
-                    }
+                for run in runs.iter_mut().filter(|run| run.key().is_some_and(|key| order::<K>(key, least).is_eq())) {
+                    run.collect(&mut rows);
+                    run.step();
                 }
             }
             if next != Ordering::Less {
@@ -87,9 +82,8 @@ impl<K: Data, V: Data, R: Change> Merged<'_, K, V, R> {
         let mut probe = KeyProbe::<K>::default();
         let wanted = probe.set(key);
         for run in self.runs {
-            let reader = run.reader();
-            if let Some(index) = reader.find(wanted) {
-                reader.collect(index, &mut rows);
+            if let Some(found) = run.find(wanted) {
+                run.columns(&found).collect(found.rows, &mut rows);
             }
         }
         let (mut cursor, storage) = cursor_list(self.batches.to_vec());

@@ -117,12 +117,12 @@ pub enum Query {
     },
 }
 
-/// What an audit compares the speed graph's rows with.
+/// What an audit compares the speed graph's rows with: by shard, the runs that a batch froze, each an `Arc<Run>`.
 pub enum Audited<'a> {
-    /// The run of changes between two generations, by shard, each an `Arc<Run>`.
-    Changes(Vec<&'a (dyn Any + Send + Sync)>),
-    /// The one run of a generation computed from scratch, by shard, each an `Arc<Run>`.
-    Whole(Vec<&'a (dyn Any + Send + Sync)>),
+    /// The changes between two generations.
+    Changes(Vec<Vec<&'a (dyn Any + Send + Sync)>>),
+    /// All rows, computed from scratch.
+    Whole(Vec<Vec<&'a (dyn Any + Send + Sync)>>),
 }
 
 /// The result of comparing the two layers on one view.
@@ -163,6 +163,8 @@ pub trait View: Send + Sync {
     fn read(&self, at: Tick, query: &Query) -> Result<Vec<AnswerRow>, ReadError>;
     /// Compares the rows at a tick with what the batch layer computed.
     fn audit(&self, at: Tick, audited: &Audited<'_>) -> Result<Audit, ReadError>;
+    /// A hash of all rows at a tick: equal for equal rows, in whatever order and shards.
+    fn digest(&self, at: Tick) -> Result<Digest, ReadError>;
 }
 
 /// One worker's part of a view.
@@ -171,6 +173,17 @@ pub struct ViewShard<S: Shape> {
     pub base: Arc<Levels<S::Key, S::Val, S::Change>>,
     /// Changes since.
     pub published: Arc<Published<S::Key, S::Val, S::Change>>,
+}
+
+impl<S: Shape> ViewShard<S> {
+    /// A shard that stands at `frontier`: what the levels hold, and no changes since.
+    ///
+    /// # Panics
+    /// If the levels are not of the view's types.
+    pub fn standing(levels: Arc<dyn Any + Send + Sync>, frontier: Tick) -> Arc<dyn Any + Send + Sync> {
+        let base = levels.downcast().expect("a view's slot has the view's types");
+        Arc::new(Self { base, published: Arc::new(Published::new(frontier.0)) })
+    }
 }
 
 /// A view over the shards of all workers.
@@ -360,10 +373,12 @@ impl<S: Shape> View for ShardedView<S> {
         };
         let mut audit = Audit { view: self.info.name.clone(), ..Audit::default() };
         let (mut batch_rows, mut speed_rows) = (BTreeMap::new(), BTreeMap::new());
-        for (run, (base, changes)) in frozen.iter().zip(self.load(at)?) {
-            let run = run.downcast_ref::<Arc<Run<S::Key, S::Val, S::Change>>>().expect("a view's run has the view's types");
+        for (frozen, (base, changes)) in frozen.iter().zip(self.load(at)?) {
+            let typed = |run: &&(dyn Any + Send + Sync)| run.downcast_ref::<Arc<Run<S::Key, S::Val, S::Change>>>().map(Arc::clone);
+            let frozen: Option<Vec<_>> = frozen.iter().map(typed).collect();
+            let frozen = frozen.expect("a view's runs have the view's types");
             let runs = if whole { &base[..] } else { &[] };
-            let batch = Merged { runs: std::slice::from_ref(run), batches: &[], through: at.0 };
+            let batch = Merged { runs: &frozen, batches: &[], through: at.0 };
             let speed = Merged { runs, batches: &changes.batches, through: at.0 };
             let (b, s) = (batch.digest(), speed.digest());
             audit.batch = audit.batch.plus(b);
@@ -375,6 +390,12 @@ impl<S: Shape> View for ShardedView<S> {
         }
         audit.differing = self.differences(batch_rows, speed_rows);
         Ok(audit)
+    }
+
+    fn digest(&self, at: Tick) -> Result<Digest, ReadError> {
+        let shards = self.load(at)?;
+        let digests = shards.iter().map(|(runs, changes)| Merged { runs, batches: &changes.batches, through: at.0 }.digest());
+        Ok(digests.fold(Digest::default(), Digest::plus))
     }
 }
 

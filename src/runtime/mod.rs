@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: HTTP (that is `http`) and the command line; what decides completeness (the log's frontier does, no clock here).
 
+mod build;
 mod ingest;
 mod lines;
 mod program;
@@ -11,4 +12,4 @@ pub mod service;
 pub use ingest::{IngestError, Ingested, REJECTED_SHOWN_MAX, ingest};
 pub use lines::{LINE_BYTES_MAX, for_each_line};
 pub use program::{LineParser, OnError, Program, SampleLines};
-pub use server::{Server, ServerOptions, StartError, audit_log};
+pub use server::{KEEP_GENERATIONS, Server, ServerOptions, StartError, audit_log};

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::layers::{Coordinator, Cycle, CycleError, Handover, Node, NodeOptions, OneProcess};
+use crate::layers::{BATCH_EVENTS_MAX, Coordinator, Cycle, CycleError, Handover, Node, NodeOptions, OneProcess, Started};
 use crate::log::{Event, Log, LogError, Tick};
-use crate::runs::{Audit, ViewInfo};
+use crate::runs::{Audit, GenerationError, GenerationStore, ViewInfo};
 use crate::serving::{Answer, Read, Serving};
 
 use super::lines::for_each_line;
@@ -24,6 +24,9 @@ const BATCH_SHARE: f64 = 0.25;
 const BACKOFF: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
+/// Generations that are kept on disk, unless the options say otherwise.
+pub const KEEP_GENERATIONS: usize = 2;
+
 /// How to run.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
@@ -35,11 +38,22 @@ pub struct ServerOptions {
     pub batch_interval: Option<Duration>,
     /// How far back answers can be had.
     pub history: Duration,
+    /// Events that a batch graph takes in at once.
+    pub batch_events: u64,
+    /// Generations that are kept on disk: the newest, and some to fall back to.
+    pub keep_generations: usize,
 }
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        Self { workers: 1, tick: Duration::from_millis(10), batch_interval: Some(Duration::from_secs(10)), history: Duration::from_secs(5) }
+        Self {
+            workers: 1,
+            tick: Duration::from_millis(10),
+            batch_interval: Some(Duration::from_secs(10)),
+            history: Duration::from_secs(5),
+            batch_events: BATCH_EVENTS_MAX,
+            keep_generations: KEEP_GENERATIONS,
+        }
     }
 }
 
@@ -53,6 +67,9 @@ pub enum StartError {
     /// The first generation could not be computed.
     #[error(transparent)]
     First(#[from] CycleError),
+    /// The directory of generations cannot be used.
+    #[error(transparent)]
+    Generations(#[from] GenerationError),
 }
 
 impl StartError {
@@ -60,6 +77,7 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::First(CycleError::Step { exit_code, .. }) => *exit_code,
+            Self::Generations(error) => error.exit_code(),
             Self::Threads(_) | Self::First(_) => 1,
         }
     }
@@ -82,6 +100,7 @@ struct Shared<E: Event> {
     coordinator: Mutex<Coordinator>,
     progress: Mutex<Progress>,
     handovers: AtomicU64,
+    started: Started,
 }
 
 #[derive(Default)]
@@ -97,58 +116,44 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<E: Event> Server<E> {
-    /// Computes the first generation from the log, and then serves and follows it.
+    /// Restores the newest generation or computes the first from the log, and then serves and follows it. After a change of
+    /// the dataflow the old views are served as they stand until there are new ones.
     pub fn start(program: Program<E>, log: Log<E>, options: ServerOptions) -> Result<Self, StartError> {
         let serving = Arc::new(Serving::default());
         let history = options.history.as_millis() as u64;
-        let node_options = NodeOptions { workers: options.workers, history };
+        let store = GenerationStore::open(log.disk(), log.dir(), log.id(), &program.name, options.keep_generations)?;
+        let node_options = NodeOptions {
+            workers: options.workers,
+            history,
+            batch_events: options.batch_events.max(1),
+            version: program.identity(),
+            store: Some(Arc::new(store)),
+        };
         let node =
             Node::start(Arc::clone(&program.dataflow), log.clone(), node_options, Arc::clone(&serving)).map_err(StartError::Threads)?;
         let node = Arc::new(node);
         let mut coordinator = Coordinator::new(Box::new(OneProcess(Arc::clone(&node))));
-        let first = coordinator.start()?;
+        let started = coordinator.start()?;
+        tracing::info!(started = started.summary(), "serving");
+        let handovers = u64::from(started.handover.is_some());
         let shared = Arc::new(Shared {
             program,
             log,
             node,
             serving,
             coordinator: Mutex::new(coordinator),
-            progress: Mutex::new(Progress { last_handover: Some(first), ..Progress::default() }),
-            handovers: AtomicU64::new(1),
+            progress: Mutex::new(Progress { last_handover: started.handover.clone(), ..Progress::default() }),
+            handovers: AtomicU64::new(handovers),
             options,
+            started,
         });
 
         let ticker_stop = Arc::new(AtomicBool::new(false));
         let mut threads = vec![shared.start_ticker(Arc::clone(&ticker_stop)).map_err(|error| StartError::Threads(error.to_string()))?];
         let (stop, stopped) = bounded(0);
-        if let Some(interval) = shared.options.batch_interval {
-            let scheduled = Arc::clone(&shared);
-            let scheduler = std::thread::Builder::new().name("batch-cycle".to_owned()).spawn(move || {
-                let mut seen = scheduled.log.events_total();
-                let mut pause = interval;
-                let mut backoff = BACKOFF;
-                while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-                    let total = scheduled.log.events_total();
-                    if total == seen {
-                        pause = interval;
-                        continue;
-                    }
-                    let started = Instant::now();
-                    match scheduled.cycle(Cycle::Incremental) {
-                        Ok(_) => {
-                            seen = total;
-                            backoff = BACKOFF;
-                            pause = interval.max(started.elapsed().mul_f64((1.0 - BATCH_SHARE) / BATCH_SHARE));
-                        }
-                        Err(_) => {
-                            pause = interval.max(backoff);
-                            backoff = (backoff * 2).min(BACKOFF_MAX);
-                        }
-                    }
-                }
-            });
-            threads.push(scheduler.map_err(|error| StartError::Threads(error.to_string()))?);
-        }
+        let scheduled = Arc::clone(&shared);
+        let scheduler = std::thread::Builder::new().name("batch-cycle".to_owned()).spawn(move || scheduled.schedule(&stopped));
+        threads.push(scheduler.map_err(|error| StartError::Threads(error.to_string()))?);
         Ok(Self { shared, threads, stop: Some(stop), ticker_stop })
     }
 
@@ -208,6 +213,38 @@ impl<E: Event> Shared<E> {
         })
     }
 
+    /// Runs batch cycles until told to stop: at once if what is served is outdated, else when there are new events.
+    fn schedule(&self, stopped: &Receiver<()>) {
+        let tail = if self.started.handover.is_none() { self.started.found.tail } else { 0 };
+        let mut seen = self.log.events_total() - tail;
+        let mut outdated = self.started.outdated;
+        let mut pause = if outdated { Duration::ZERO } else { self.options.batch_interval.unwrap_or(Duration::MAX) };
+        let mut backoff = BACKOFF;
+        loop {
+            let ended = if pause == Duration::MAX { stopped.recv().map_err(RecvTimeoutError::from) } else { stopped.recv_timeout(pause) };
+            if ended != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+            let interval = self.options.batch_interval.unwrap_or(Duration::MAX);
+            let total = self.log.events_total();
+            if total == seen && !outdated {
+                pause = interval;
+                continue;
+            }
+            let started = Instant::now();
+            match self.cycle(Cycle::Incremental) {
+                Ok(_) => {
+                    (seen, outdated, backoff) = (total, false, BACKOFF);
+                    pause = interval.max(started.elapsed().mul_f64((1.0 - BATCH_SHARE) / BATCH_SHARE));
+                }
+                Err(_) => {
+                    pause = if outdated { backoff } else { interval.max(backoff) };
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
+            }
+        }
+    }
+
     fn run_cycle<T>(&self, cycle: Cycle, run: impl FnOnce(&mut Coordinator) -> Result<T, CycleError>) -> Result<T, CycleError> {
         let mut coordinator = lock(&self.coordinator);
         lock(&self.progress).running = Some(cycle);
@@ -236,6 +273,13 @@ impl<E: Event> Shared<E> {
             handover_ms = handover.handover_ms,
             "handed over"
         );
+        for difference in &handover.differences {
+            tracing::warn!(
+                view = difference.view,
+                rows = difference.rows.len() as u64 + difference.more,
+                "the changed dataflow answers differently"
+            );
+        }
         let mut progress = lock(&self.progress);
         progress.last_handover = Some(handover.clone());
         progress.last_error = None;
@@ -294,6 +338,7 @@ impl<E: Event> Service for Shared<E> {
                 batch: BatchStatus { frontier: base, running: progress.running, runs, rows },
                 speed: SpeedStatus { frontier, behind: stats.frontier.0.saturating_sub(frontier.0) },
             },
+            started: self.started.summary(),
             last_handover: progress.last_handover.clone(),
             handovers: self.handovers.load(Ordering::Relaxed),
             last_error: progress.last_error.clone(),
@@ -313,7 +358,7 @@ impl<E: Event> Service for Shared<E> {
 /// Recomputes a whole log in both layers, independently, and compares them at its end.
 pub fn audit_log<E: Event>(program: &Program<E>, log: &Log<E>, workers: usize) -> Result<(Tick, Vec<Audit>), StartError> {
     let serving = Arc::new(Serving::default());
-    let options = NodeOptions { workers, history: u64::MAX };
+    let options = NodeOptions { workers, history: u64::MAX, ..NodeOptions::default() };
     let node = Node::start(Arc::clone(&program.dataflow), log.clone(), options, serving).map_err(StartError::Threads)?;
     let mut coordinator = Coordinator::new(Box::new(OneProcess(Arc::new(node))));
     // The speed layer starts from nothing and follows the log from its first event, tick by tick.

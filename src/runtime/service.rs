@@ -53,6 +53,8 @@ pub struct Status {
     pub workers: usize,
     /// The layers.
     pub layers: Layers,
+    /// Where the first answers of this process came from.
+    pub started: String,
     /// The last handover, with its audit.
     pub last_handover: Option<Handover>,
     /// How many handovers there have been.

@@ -39,11 +39,31 @@ pub enum Step {
     TornBeforeCopy,
     /// A torn tail is set aside and not cut.
     TornAfterCopy,
+    /// A file of runs has all chunks and no footer.
+    RunsBeforeFooter,
+    /// A file of runs is whole and not synced.
+    RunsBeforeSync,
+    /// A file of runs is synced, and no manifest names it.
+    RunsAfterSync,
+    /// All files of a generation are durable, and nothing names them.
+    ManifestBeforeWrite,
+    /// A generation is committed.
+    ManifestAfterWrite,
+    /// Old manifests are gone, the files that only they named are not.
+    ManifestBeforeRemove,
+    /// What is no longer kept is gone.
+    ManifestAfterRemove,
+    /// A generation is committed and not served.
+    HandoverBeforeAdopt,
+    /// A speed graph on it has caught up; the one before is still served.
+    HandoverBeforeSwitch,
+    /// It is served.
+    HandoverAfterSwitch,
 }
 
 impl Step {
     /// All of them, for tests.
-    pub const ALL: [Step; 16] = [
+    pub const ALL: [Step; 26] = [
         Step::AppendBeforeWrite,
         Step::AppendAfterWrite,
         Step::AppendBeforeSync,
@@ -60,6 +80,16 @@ impl Step {
         Step::MarkAfterWrite,
         Step::TornBeforeCopy,
         Step::TornAfterCopy,
+        Step::RunsBeforeFooter,
+        Step::RunsBeforeSync,
+        Step::RunsAfterSync,
+        Step::ManifestBeforeWrite,
+        Step::ManifestAfterWrite,
+        Step::ManifestBeforeRemove,
+        Step::ManifestAfterRemove,
+        Step::HandoverBeforeAdopt,
+        Step::HandoverBeforeSwitch,
+        Step::HandoverAfterSwitch,
     ];
 
     /// The name used in `LAMBDAFLOW_CRASH_AT`.
@@ -81,6 +111,16 @@ impl Step {
             Step::MarkAfterWrite => "mark.after_write",
             Step::TornBeforeCopy => "torn.before_copy",
             Step::TornAfterCopy => "torn.after_copy",
+            Step::RunsBeforeFooter => "runs.before_footer",
+            Step::RunsBeforeSync => "runs.before_sync",
+            Step::RunsAfterSync => "runs.after_sync",
+            Step::ManifestBeforeWrite => "manifest.before_write",
+            Step::ManifestAfterWrite => "manifest.after_write",
+            Step::ManifestBeforeRemove => "manifest.before_remove",
+            Step::ManifestAfterRemove => "manifest.after_remove",
+            Step::HandoverBeforeAdopt => "handover.before_adopt",
+            Step::HandoverBeforeSwitch => "handover.before_switch",
+            Step::HandoverAfterSwitch => "handover.after_switch",
         }
     }
 }

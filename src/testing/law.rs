@@ -170,7 +170,7 @@ fn audit<E: Event>(
         let feed = Feed::new(Replay::new(blocks(events, from.frontier..cut, random), cut), Some(cut));
         let output = run_batch(dataflow, Some(&from), feed, cut, workers, &Arc::new(AtomicBool::new(false))).expect("the batch runs");
         for view in &output.views {
-            let runs: Vec<_> = output.frozen.iter().map(|frozen| &*frozen[view.slot]).collect();
+            let runs: Vec<_> = output.frozen.iter().map(|frozen| vec![&*frozen[view.slot]]).collect();
             let audited = if whole { Audited::Whole(runs) } else { Audited::Changes(runs) };
             let audit = speed.graph.views[&view.info.name].audit(Tick(cut.0 - 1), &audited).expect("the cut is readable");
             assert!(audit.agrees(), "the audit at {} differs, {context}: {audit:#?}", cut.0);

@@ -31,7 +31,13 @@ fn answers_are_exact_across_handovers() {
         let dir = tempfile::tempdir().expect("a directory");
         let log =
             Log::<Number>::open(Arc::new(RealDisk), Arc::new(SystemClock), &dir.path().join("log"), LogOptions::default()).expect("a log");
-        let options = ServerOptions { workers, tick: Duration::from_millis(1), batch_interval: None, history: Duration::ZERO };
+        let options = ServerOptions {
+            workers,
+            tick: Duration::from_millis(1),
+            batch_interval: None,
+            history: Duration::ZERO,
+            ..ServerOptions::default()
+        };
         let server = Server::start(Program::new("numbers", numbers), log, options).expect("it starts");
         let (service, stop) = (server.service(), Arc::new(AtomicBool::new(false)));
         let appends = std::thread::spawn({

@@ -224,7 +224,7 @@ impl Processes for Panicking {
     fn ask(&mut self, command: &Command) -> Vec<Report> {
         let (name, report) = match command {
             Command::Propose => ("propose", Report::Proposed { frontier: Tick(5) }),
-            Command::Batch { .. } => ("batch", Report::Frozen { fingerprint: 1, rows: 1 }),
+            Command::Batch { .. } => ("batch", Report::Frozen { rows: 1, tail: 0 }),
             Command::Audit => panic!("nobody thought of this"),
             Command::Discard => ("discard", Report::Done),
             _ => ("other", Report::Done),

@@ -23,10 +23,13 @@ fn val() -> impl Strategy<Value = Val> {
 
 /// A run's rows, in the order in which it keeps them.
 fn read<K: Data, V: Data>(run: &Run<K, V, isize>) -> Vec<((K, V), isize)> {
-    let reader = run.reader();
+    let mut cursor = run.cursor();
     let mut rows = Vec::new();
-    for i in 0..reader.key_count() {
-        rows.extend(reader.rows(i).map(|row| ((K::into_owned(reader.key(i)), V::into_owned(reader.val(row))), reader.change(row))));
+    while let Some(key) = cursor.key() {
+        let mut of_key = Vec::new();
+        cursor.collect(&mut of_key);
+        rows.extend(of_key.into_iter().map(|(val, n)| ((K::into_owned(key), val), n)));
+        cursor.step();
     }
     rows
 }
@@ -59,11 +62,12 @@ proptest! {
     #[test]
     fn a_run_of_signed_keys_finds_each_and_the_place_of_the_others(rows in rows(number(), number()), asked in number()) {
         let run = Run::from_rows(rows.iter().cloned());
-        let reader = run.reader();
-        let mut keys: Vec<i64> = model(&rows).into_keys().map(|(key, _)| key).collect();
-        keys.dedup();
-        prop_assert_eq!(reader.lower_bound(&asked), keys.partition_point(|key| *key < asked));
-        prop_assert_eq!(reader.find(&asked), keys.binary_search(&asked).ok());
+        let mut cursor = run.cursor();
+        cursor.seek(|key| *key < asked);
+        let model = model(&rows);
+        prop_assert_eq!(cursor.key().copied(), model.keys().map(|(key, _)| *key).find(|key| *key >= asked));
+        let found = run.find(&asked).map(|range| range.rows.len()).unwrap_or(0);
+        prop_assert_eq!(found, vals_of(&model, &asked).len());
     }
 
     #[test]

@@ -137,6 +137,7 @@ fn every_answer_adds_up_to_zero_across_handovers_and_rebuilds() {
         tick: Duration::from_millis(10),
         batch_interval: Some(BATCH_INTERVAL),
         history: Duration::from_secs(10),
+        ..ServerOptions::default()
     };
     let server = Server::start(program(), log.clone(), options).expect("the server starts");
     let service = server.service();

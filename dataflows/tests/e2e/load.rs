@@ -87,6 +87,7 @@ fn sums_equal_the_events_at_their_tick_across_handovers_and_a_rebuild() {
         tick: Duration::from_millis(10),
         batch_interval: Some(BATCH_INTERVAL),
         history: Duration::from_secs(5),
+        ..ServerOptions::default()
     };
     let server = Server::start(program(), log.clone(), options).expect("the server starts");
     let service = server.service();

@@ -1,0 +1,110 @@
+//! What a dataflow keeps and publishes, known without any event: its definition is built once and thrown away. With it,
+//! runs on disk can be recognised and read.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::log::{Event, EventType, Tick};
+use crate::operators::{Layer, Purpose, ViewExport, panic_message};
+use crate::runs::data::stable_hash;
+use crate::runs::{AnyLevels, GenerationError, GenerationStore, Manifest, RunFile, Shard, SlotInfo, View, ViewInfo};
+
+use super::feed::{Feed, Replay};
+use super::graph::{Dataflow, build};
+
+/// The outline of a dataflow.
+pub struct Blueprint {
+    /// Empty levels of each slot's types.
+    slots: Vec<Arc<dyn AnyLevels>>,
+    outline: Vec<SlotInfo>,
+    views: Vec<ViewExport>,
+    fingerprint: u64,
+}
+
+impl Blueprint {
+    /// Builds a dataflow's definition to see what it is made of. `version` stands for what cannot be seen: the code of its
+    /// closures. Fails if building panics.
+    pub fn of<E: Event>(dataflow: &Arc<dyn Dataflow<E>>, version: &str) -> Result<Self, String> {
+        let dataflow = Arc::clone(dataflow);
+        let built = timely::execute(timely::Config::thread(), move |worker| {
+            let built = catch_unwind(AssertUnwindSafe(|| {
+                let layer = Layer::new(None, Tick::ZERO, Purpose::Batch);
+                let feed = Feed::new(Replay::<E>::new([], Tick::ZERO), None);
+                build(worker, "Blueprint", &*dataflow, &layer, Arc::new(feed));
+                (layer.base().slots().to_vec(), layer.outline(), layer.views())
+            }));
+            let _ = catch_unwind(AssertUnwindSafe(|| worker.installed_dataflows().into_iter().for_each(|id| worker.drop_dataflow(id))));
+            built.map_err(|panic| panic_message(&*panic))
+        })?;
+        let built = built.join().pop().unwrap_or_else(|| Err("no worker was started".to_owned()))?;
+        let (slots, outline, views) = built.map_err(|message| format!("the dataflow's definition panicked: {message}"))?;
+        let kept: Vec<_> = outline.iter().map(|slot| (&slot.name, slot.types)).collect();
+        let published: Vec<_> = views.iter().map(|view| (&view.info.name, &view.info.key, &view.info.value)).collect();
+        let fingerprint = stable_hash(&(EventType::of::<E>().fingerprint, version, kept, published));
+        Ok(Self { slots, outline, views, fingerprint })
+    }
+
+    /// Identifies the dataflow: generations with the same can be gone on with.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// The collections that it keeps.
+    pub fn outline(&self) -> &[SlotInfo] {
+        &self.outline
+    }
+
+    /// Its views and their slots.
+    pub fn views(&self) -> Vec<(ViewInfo, usize)> {
+        self.views.iter().map(|view| (view.info.clone(), view.slot)).collect()
+    }
+
+    /// Reads a generation of this dataflow, whose files were opened, for a number of workers. Runs of another number of workers
+    /// are written anew.
+    pub(crate) fn restore(
+        &self,
+        store: &GenerationStore,
+        files: Vec<Vec<Arc<RunFile>>>,
+        workers: usize,
+    ) -> Result<Vec<Arc<Shard>>, GenerationError> {
+        let shards = files.into_iter().map(|files| Shard::open(&self.slots, files).map(Arc::new));
+        let shards = shards.collect::<Result<Vec<_>, _>>()?;
+        if shards.len() == workers { Ok(shards) } else { store.reshard(&shards, &self.slots, workers) }
+    }
+
+    /// The views of a generation as they stand at its frontier. The generation may be of another dataflow: then only views of
+    /// the same name and types are read; the names of the others come second.
+    pub fn standing(
+        &self,
+        manifest: &Manifest,
+        files: &[Vec<Arc<RunFile>>],
+    ) -> Result<(BTreeMap<String, Arc<dyn View>>, Vec<String>), GenerationError> {
+        let (mut views, mut unread) = (BTreeMap::new(), Vec::new());
+        for (info, slot) in &manifest.contents.views {
+            let types = manifest.contents.slots.get(*slot).map(|slot| slot.types);
+            let known = self.views.iter().find(|view| view.info.name == info.name && types == Some(self.outline[view.slot].types));
+            let Some(view) = known else {
+                unread.push(info.name.clone());
+                continue;
+            };
+            let levels = files.iter().map(|files| self.slots[view.slot].open(files, *slot));
+            let levels = levels.collect::<Result<Vec<_>, _>>()?;
+            views.insert(info.name.clone(), self.assemble(view, info, levels, manifest.frontier));
+        }
+        Ok((views, unread))
+    }
+
+    /// The views of this dataflow as they stand on shards in memory.
+    pub fn standing_on(&self, shards: &[Arc<Shard>], frontier: Tick) -> BTreeMap<String, Arc<dyn View>> {
+        let standing = |view: &ViewExport| {
+            let levels = shards.iter().map(|shard| Arc::clone(&shard.slots()[view.slot])).collect();
+            (view.info.name.clone(), self.assemble(view, &view.info, levels, frontier))
+        };
+        self.views.iter().map(standing).collect()
+    }
+
+    fn assemble(&self, view: &ViewExport, info: &ViewInfo, levels: Vec<Arc<dyn AnyLevels>>, frontier: Tick) -> Arc<dyn View> {
+        (view.assemble)(info.clone(), levels.into_iter().map(|levels| (view.standing)(levels.into_any(), frontier)).collect())
+    }
+}

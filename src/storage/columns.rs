@@ -1,0 +1,41 @@
+//! Columns that are read in place: what can be checked of bytes before anybody trusts them.
+use super::map::Bytes;
+use columnar::bytes::indexed;
+use columnar::bytes::stash::Stash;
+use columnar::{Borrow, ContainerBytes, FromBytes, Index, Len, bytemuck};
+
+/// Columns in memory, or bytes of a file that hold them.
+pub(crate) type Column<C> = Stash<C, Bytes>;
+
+/// Reads bytes as columns of `rows` rows, in place. The bytes are as `columnar::bytes::indexed` lays them out, on an 8-byte
+/// boundary, and their checksum has been found to hold.
+pub(crate) fn read<C: ContainerBytes>(bytes: Bytes, rows: usize) -> Result<Column<C>, String> {
+    let words: &[u64] = bytemuck::try_cast_slice(&bytes).map_err(|error| format!("columns: {error}"))?;
+    check_structure::<C>(words)?;
+    let columns: Column<C> = Stash::Bytes(bytes);
+    let found = columns.borrow().len();
+    if found != rows {
+        return Err(format!("{found} rows in the columns, expected {rows}"));
+    }
+    // `columnar` trusts the bounds inside strings and lists; those that lie outside their values show here as an error, not
+    // later as a panic on a worker. Elements of lists are not followed.
+    let touch = || {
+        let columns = columns.borrow();
+        for row in 0..rows {
+            std::hint::black_box(columns.get(row));
+        }
+    };
+    let touched = std::panic::catch_unwind(std::panic::AssertUnwindSafe(touch));
+    touched.map_err(|_| "columns whose bounds lie outside their values".to_string())?;
+    Ok(columns)
+}
+
+fn check_structure<C: ContainerBytes>(words: &[u64]) -> Result<(), String> {
+    type Borrowed<'a, C> = <C as Borrow>::Borrowed<'a>;
+    // A container may leave its element sizes out; then the number and the bounds of its slices are what can be checked.
+    let mut sizes = Vec::new();
+    match <Borrowed<'_, C> as FromBytes<'_>>::element_sizes(&mut sizes) {
+        Ok(()) => indexed::validate::<Borrowed<'_, C>>(words),
+        Err(_) => indexed::validate_structure(words, <Borrowed<'_, C> as FromBytes<'_>>::SLICE_COUNT),
+    }
+}

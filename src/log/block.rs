@@ -370,17 +370,29 @@ impl<E: Event> Rows<E> {
 
     /// One block of the rows of `parts`, which follow each other. Whose appends they are is left out.
     pub fn merge(parts: &[Arc<Rows<E>>]) -> Arc<Rows<E>> {
-        let first = match parts {
-            [] => panic!("a block is merged from at least one"),
-            [only] if only.producers.is_empty() => return Arc::clone(only),
-            [first, ..] => first,
-        };
-        let mut builder = RowsBuilder::new(first.partition, first.first_offset, parts.iter().map(|part| part.columns.borrow()));
+        let first = parts.first().expect("a block is merged from at least one");
+        Self::merge_from(first.first_offset, parts)
+    }
+
+    /// As [`Rows::merge`], from an offset before; what is missing between the parts, or before the first, has no events.
+    pub fn merge_from(first_offset: Offset, parts: &[Arc<Rows<E>>]) -> Arc<Rows<E>> {
+        if let [only] = parts
+            && only.producers.is_empty()
+            && only.first_offset == first_offset
+        {
+            return Arc::clone(only);
+        }
+        let (first, last) = (&parts[0], &parts[parts.len() - 1]);
+        let mut builder = RowsBuilder::new(first.partition, first_offset, parts.iter().map(|part| part.columns.borrow()));
         for part in parts {
             builder.push(part, 0..part.events);
         }
-        let last = &parts[parts.len() - 1];
         Arc::new(builder.finish(last.end, (first.first_tick(), last.last_tick())))
+    }
+
+    /// A block without events.
+    pub fn hole(partition: Partition, offsets: Range<Offset>, tick: Tick) -> Self {
+        RowsBuilder::new(partition, offsets.start, std::iter::empty()).finish(offsets.end, (tick, tick))
     }
 
     /// The block without the events of some rows; `None` when there are none such.

@@ -77,14 +77,7 @@ pub(crate) fn look(disk: &dyn Disk, dir: &Path) -> Result<Found, LogError> {
 impl Meta {
     /// Creates a log in a directory whose lock is held. `log.json` comes last: before it there is no log.
     pub fn create<E: Event>(disk: &dyn Disk, dir: &Path, partitions: u32) -> Result<Meta, LogError> {
-        let meta = Meta {
-            log_id: LogId::random().to_string(),
-            codec: CODEC.to_string(),
-            endianness: ENDIANNESS.to_string(),
-            event: EventType::of::<E>(),
-            types: Vec::new(),
-            partitions: partitions.max(1),
-        };
+        let meta = Meta::of::<E>(LogId::random(), partitions.max(1));
         for partition in (0..meta.partitions).map(Partition) {
             let path = partition_dir(dir, partition);
             uninterrupted(|| disk.create_dir(&path)).map_err(|error| LogError::storage("create", &path, error))?;
@@ -96,15 +89,27 @@ impl Meta {
             synced: true,
             ends: vec![Default::default(); meta.partitions as usize],
         };
-        document::write(disk, dir, mark::NAME, &mark)?;
-        document::write(disk, dir, META_NAME, &meta)?;
+        meta.write_last(disk, dir, &mark)?;
+        Ok(meta)
+    }
+
+    /// What a log of events of type `E` says of itself.
+    pub fn of<E: Event>(log: LogId, partitions: u32) -> Meta {
+        let (codec, endianness) = (CODEC.to_string(), ENDIANNESS.to_string());
+        Meta { log_id: log.to_string(), codec, endianness, event: EventType::of::<E>(), types: Vec::new(), partitions }
+    }
+
+    /// Makes a directory with all else in place a log.
+    pub fn write_last(&self, disk: &dyn Disk, dir: &Path, mark: &Mark) -> Result<(), LogError> {
+        document::write(disk, dir, mark::NAME, mark)?;
+        document::write(disk, dir, META_NAME, self)?;
         if let Some(parent) = dir.parent() {
             // A name without a directory is in the current one.
             let here = parent.as_os_str().is_empty();
             let parent = if here { Path::new(".") } else { parent };
             disk.sync_dir(parent).map_err(|error| LogError::storage("sync", parent, error))?;
         }
-        Ok(meta)
+        Ok(())
     }
 
     /// Reads `log.json`.

@@ -62,6 +62,8 @@ mod reader;
 mod recovery;
 mod redact;
 mod report;
+mod rewrite;
+mod salvage;
 mod segment;
 mod ticks;
 
@@ -85,3 +87,5 @@ pub use redact::{
     REDACTIONS_MAX, RedactReport, RedactRequest, RedactedSegment, Redaction, TornTail, WHY_BYTES_MAX, redact, redact_dry_run, redactions,
 };
 pub use report::{LogInfo, PartitionInfo, VerifyReport, info, verify};
+pub use rewrite::{RewriteReport, rewrite};
+pub use salvage::{Lost, SalvageReport, salvage};

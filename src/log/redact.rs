@@ -164,7 +164,12 @@ impl Redactions {
         Ok(())
     }
 
-    /// Puts the list into a directory that has none.
+    /// The same list, for a log in which all of it is carried out.
+    pub fn carried_out(&self) -> Self {
+        Redactions { pending: false, redactions: self.redactions.clone() }
+    }
+
+    /// Puts the list into a directory, replacing what was there.
     pub fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
         document::write(disk, dir, REDACTIONS_NAME, self)
     }

@@ -90,7 +90,8 @@ impl SegmentFile {
         Self::read(path, id, bytes).map_err(|flaw| flawed(id.partition, path, flaw, None))
     }
 
-    fn read(path: &Path, id: SegmentId, bytes: Bytes) -> Result<Self, Flaw> {
+    /// As [`SegmentFile::open`], of bytes that were read already.
+    pub fn read(path: &Path, id: SegmentId, bytes: Bytes) -> Result<Self, Flaw> {
         let footer_at = bytes.len().checked_sub(FOOTER_BYTES);
         let Some(footer_at) = footer_at.filter(|at| at.is_multiple_of(8)) else {
             return Err(Flaw::new(0, format!("{} bytes, which is no length of a sealed segment: cut short or extended", bytes.len())));
@@ -292,13 +293,14 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Adds table, index and footer, and syncs. There is at least one block.
-    pub fn finish(mut self, producers: &Producers) -> Result<(), LogError> {
+    /// Adds table, index and footer, and syncs. There is at least one block. Returns the bytes of the file.
+    pub fn finish(mut self, producers: &Producers) -> Result<u64, LogError> {
         reach(Step::SealBeforeFooter);
         let tail = self.tail(producers);
         append_all(&mut *self.file, &tail).map_err(|error| LogError::storage("write", &self.path, error))?;
         reach(Step::SealAfterFooter);
-        self.file.sync().map_err(|error| LogError::storage("sync", &self.path, error))
+        self.file.sync().map_err(|error| LogError::storage("sync", &self.path, error))?;
+        Ok(self.position + tail.len() as u64)
     }
 
     fn tail(&self, producers: &Producers) -> Vec<u8> {

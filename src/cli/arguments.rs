@@ -51,6 +51,17 @@ pub(crate) enum Command {
     /// Compare a dataflow's answers with those of SQL queries in DuckDB: exit code 1 if they differ.
     #[command(before_help = "Example:\n  lambdaflow oracle nexmark --events 1000000 -w 2")]
     Oracle(Oracle),
+    /// Compare this program's answers with those of the newest generation on disk, at its frontier: exit code 1 if they differ.
+    ///
+    /// A server may be running. Ask before a changed program takes its place: what is printed is what the switch will change.
+    #[command(before_help = "Example:\n  lambdaflow diff web_analytics --log /tmp/web")]
+    Diff(Diff),
+    /// Look at the generations that the batch layer left on disk, or go back to an older one.
+    #[command(
+        subcommand,
+        before_help = "Example:\n  lambdaflow generations list /tmp/web\n  lambdaflow generations verify /tmp/web\n  lambdaflow generations rollback /tmp/web --to 7"
+    )]
+    Generations(GenerationsCommand),
     /// Look into a log.
     #[command(subcommand, before_help = "Example:\n  lambdaflow log verify /tmp/web\n  lambdaflow log cat /tmp/web --limit 10")]
     Log(LogCommand),
@@ -235,6 +246,58 @@ pub(crate) struct Oracle {
     /// How to print the result.
     #[arg(long, default_value = "text")]
     pub format: Format,
+}
+
+#[derive(Args)]
+pub(crate) struct Diff {
+    /// Name of the dataflow; may be left out where there is one only.
+    pub dataflow: Option<String>,
+    /// Directory of the log.
+    #[arg(long, value_name = "DIR")]
+    pub log: PathBuf,
+    /// Worker threads that compute the new answers.
+    #[arg(short = 'w', long, alias = "threads", default_value_t = 1, value_parser = workers)]
+    pub workers: usize,
+    /// Print at most this many rows of each view.
+    #[arg(long, default_value_t = 100)]
+    pub limit: usize,
+    /// How to print the result.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum GenerationsCommand {
+    /// List them, newest first.
+    List(Generations),
+    /// Check every byte of their files: exit code 3 if anything is damaged.
+    Verify(Generations),
+    /// Drop the newer ones, so that the next start goes on from an older one and the log. No server may run.
+    Rollback(Rollback),
+}
+
+#[derive(Args)]
+pub(crate) struct Generations {
+    /// Directory of the log.
+    pub dir: PathBuf,
+    /// Only those of this dataflow.
+    #[arg(long)]
+    pub dataflow: Option<String>,
+    /// How to print the result.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
+}
+
+#[derive(Args)]
+pub(crate) struct Rollback {
+    /// Directory of the log.
+    pub dir: PathBuf,
+    /// The dataflow, where the log has generations of several.
+    #[arg(long)]
+    pub dataflow: Option<String>,
+    /// The newest generation to keep; 0 keeps none, and the next start computes everything from the log.
+    #[arg(long, value_name = "ID")]
+    pub to: u64,
 }
 
 #[derive(Subcommand)]

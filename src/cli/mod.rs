@@ -5,6 +5,8 @@
 
 mod arguments;
 mod client;
+mod diff;
+mod generations;
 mod ingest;
 mod log;
 mod oracle;
@@ -18,7 +20,7 @@ use clap::Parser;
 
 use crate::layers::Dataflow;
 use crate::log::{Event, LogError};
-use crate::runtime::{Program, StartError};
+use crate::runtime::{DiffError, Program, StartError};
 
 pub use runnable::Runnable;
 
@@ -55,6 +57,12 @@ impl From<LogError> for Failure {
 
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
+        Self::new(&error, error.exit_code())
+    }
+}
+
+impl From<DiffError> for Failure {
+    fn from(error: DiffError) -> Self {
         Self::new(&error, error.exit_code())
     }
 }
@@ -131,6 +139,8 @@ fn carry_out(command: Command, programs: &[Box<dyn Runnable>]) -> Result<u8, Fai
         Command::Audit(audit) => client::audit(&audit.server, audit.format),
         Command::Generate(generate) => find(programs, generate.dataflow.as_deref())?.generate(&generate),
         Command::Oracle(oracle) => find(programs, oracle.dataflow.as_deref())?.oracle(&oracle),
+        Command::Diff(diff) => find(programs, diff.dataflow.as_deref())?.diff(&diff),
+        Command::Generations(command) => generations::generations(&command),
         Command::Log(command) => match command {
             arguments::LogCommand::Info(info) => log::info(&info),
             arguments::LogCommand::Verify(verify) => log::verify(&verify),

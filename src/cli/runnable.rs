@@ -7,8 +7,8 @@ use crate::log::{Event, Log, LogOptions, SystemClock, Tick};
 use crate::runtime::{Program, audit_log};
 use crate::storage::RealDisk;
 
-use super::arguments::{Audit, DurabilityArgument, Generate, Ingest, LogCat, Oracle, Run};
-use super::{Failure, client, ingest, oracle, run};
+use super::arguments::{Audit, Diff, DurabilityArgument, Generate, Ingest, LogCat, Oracle, Run};
+use super::{Failure, client, diff, ingest, oracle, run};
 
 /// A program that the command line can carry out. Implemented by [`Program`].
 #[expect(private_interfaces, reason = "the arguments are the command line's own")]
@@ -27,6 +27,8 @@ pub trait Runnable: Send + Sync {
     fn generate(&self, arguments: &Generate) -> Result<u8, Failure>;
     #[doc(hidden)]
     fn oracle(&self, arguments: &Oracle) -> Result<u8, Failure>;
+    #[doc(hidden)]
+    fn diff(&self, arguments: &Diff) -> Result<u8, Failure>;
     #[doc(hidden)]
     fn cat(&self, arguments: &LogCat) -> Result<u8, Failure>;
 }
@@ -71,6 +73,10 @@ impl<E: Event> Runnable for Program<E> {
 
     fn oracle(&self, arguments: &Oracle) -> Result<u8, Failure> {
         oracle::oracle(self, arguments)
+    }
+
+    fn diff(&self, arguments: &Diff) -> Result<u8, Failure> {
+        diff::diff(self, arguments)
     }
 
     fn cat(&self, arguments: &LogCat) -> Result<u8, Failure> {

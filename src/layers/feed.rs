@@ -26,6 +26,33 @@ impl<E: Event> EventSource<E> for Cursor<E> {
     }
 }
 
+/// A log of which everything before `end` is known to be there, whatever frontier it announces.
+pub struct Prefix<E: Event> {
+    cursor: Cursor<E>,
+    end: Tick,
+    complete: Tick,
+}
+
+impl<E: Event> Prefix<E> {
+    /// What a cursor reads before `end`.
+    pub fn new(cursor: Cursor<E>, end: Tick) -> Self {
+        Self { cursor, end, complete: Tick::ZERO }
+    }
+}
+
+impl<E: Event> EventSource<E> for Prefix<E> {
+    fn next(&mut self) -> Result<Option<Block<E>>, LogError> {
+        let block = self.cursor.next()?;
+        if block.is_none() {
+            self.complete = self.end;
+        }
+        Ok(block)
+    }
+    fn complete(&self) -> Tick {
+        self.complete
+    }
+}
+
 /// A finite source: blocks at hand, then nothing up to `end`.
 pub struct Replay<E: Event> {
     blocks: std::collections::VecDeque<Block<E>>,

@@ -18,7 +18,7 @@ pub use batch::{BatchError, BatchOutput, run_batch};
 pub use blueprint::Blueprint;
 pub use control::{Command, Processes, Report, Restored};
 pub use coordinator::{Coordinator, Cycle, CycleError, Handover, Started, TAIL_EVENTS_MAX};
-pub use feed::{EventSource, Feed, Replay, Take};
+pub use feed::{EventSource, Feed, Prefix, Replay, Take};
 pub use graph::Dataflow;
 pub use node::{BATCH_EVENTS_MAX, Node, NodeOptions, OneProcess, compare_views};
 pub use speed::{Progress, SpeedGraph, SpeedWorkers};

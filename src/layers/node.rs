@@ -284,7 +284,9 @@ impl<E: Event> Node<E> {
     }
 
     fn batch(&self, cut: Tick, full: bool) -> Outcome {
-        self.end_compaction()?;
+        if !self.settle() {
+            return Err(failed("merging the runs of the last generation panicked", 1));
+        }
         let base = match (self.served(), self.state().restored.clone()) {
             (Some(served), _) if !full => Generation::clone(&served.base),
             (None, Some(restored)) if !full => Generation::clone(&restored),
@@ -362,12 +364,10 @@ impl<E: Event> Node<E> {
         compact(generation, self.options.store.as_deref())
     }
 
-    fn end_compaction(&self) -> Result<(), Report> {
+    /// Waits until the runs of the last generation are merged. `false` if that panicked.
+    pub fn settle(&self) -> bool {
         let compaction = self.state().compaction.take();
-        if compaction.is_some_and(|merging| merging.join().is_err()) {
-            return Err(failed("merging the runs of the last generation panicked", 1));
-        }
-        Ok(())
+        compaction.is_none_or(|merging| merging.join().is_ok())
     }
 
     /// Works on what was computed. It is out of the state meanwhile, so that nobody waits for its lock.
@@ -530,6 +530,13 @@ impl<E: Event> Node<E> {
             served.history.release();
             self.following.store(Arc::new(vec![Arc::clone(served)]));
         }
+    }
+}
+
+impl<E: Event> Drop for Node<E> {
+    fn drop(&mut self) {
+        // Whoever opens the log next may write files of the same numbers.
+        self.settle();
     }
 }
 

@@ -309,6 +309,20 @@ impl<E: Event> Log<E> {
     }
 }
 
+/// The id of the log in `dir`.
+pub fn id(disk: &dyn Disk, dir: &Path) -> Result<String, LogError> {
+    match look(disk, dir)? {
+        Found::Log => Ok(Meta::read(disk, dir)?.log_id),
+        Found::Nothing => Err(LogError::NoLog { dir: dir.to_path_buf() }),
+    }
+}
+
+/// Takes the lock of the log in `dir` without opening it: no process can open it while the guard lives.
+pub fn lock_dir(disk: &dyn Disk, dir: &Path) -> Result<LockGuard, LogError> {
+    id(disk, dir)?;
+    take_lock(disk, dir)
+}
+
 pub(crate) fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<LockGuard, LogError> {
     let path = dir.join(LOCK_NAME);
     uninterrupted(|| disk.lock(&path)).map_err(|error| match error.kind() {

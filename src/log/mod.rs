@@ -76,7 +76,7 @@ pub use condition::{CONDITION_BYTES_MAX, Condition};
 pub use cursor::Cursor;
 pub use error::{Damage, LogError};
 pub use event::{Earlier, Event, EventType};
-pub use handle::{Log, LogStats, PartitionStats, WakerGuard};
+pub use handle::{Log, LogStats, PartitionStats, WakerGuard, id, lock_dir};
 pub use merge::MERGE_BYTES_MAX;
 pub use meta::EVENT_TYPES_MAX;
 pub use options::{BLOCK_EVENTS_MAX, Durability, Execution, LogOptions, SEGMENT_BYTES_MAX};

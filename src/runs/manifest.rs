@@ -115,6 +115,9 @@ pub enum GenerationError {
         /// Why it cannot be used here.
         why: String,
     },
+    /// A dataflow's name cannot be a directory's.
+    #[error("{0:?} cannot name a dataflow\n  hint: letters, digits, `_` and `-`: it names a directory")]
+    Name(String),
     /// It covers events that the log does not have: an older copy of the log was put back, or the log lost its end.
     #[error(
         "generation {id} is ahead of the log: it covers {covers} and the log has {has}\n  hint: put back the newer log; or give up what is missing with `lambdaflow generations rollback`"
@@ -142,7 +145,7 @@ impl GenerationError {
         match self {
             Self::Storage(error) => error.exit_code(),
             Self::Damaged { .. } | Self::Ahead { .. } => 3,
-            Self::Unusable { .. } => 2,
+            Self::Unusable { .. } | Self::Name(_) => 2,
         }
     }
 }

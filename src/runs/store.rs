@@ -58,7 +58,11 @@ impl GenerationStore {
     /// The generations of `dataflow` in a log's directory; made with the first commit. The newest `keep` are kept.
     pub fn open(disk: Arc<dyn Disk>, log_dir: &Path, log_id: &str, dataflow: &str, keep: usize) -> Result<Self, GenerationError> {
         let log = LogId::parse(log_id).ok_or_else(|| LogError::damaged_file(log_dir, 0, format!("log id {log_id:?}")))?;
-        let dir = log_dir.join(DIRECTORY).join(file_name(dataflow));
+        let named = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if dataflow.is_empty() || !dataflow.bytes().all(named) {
+            return Err(GenerationError::Name(dataflow.to_owned()));
+        }
+        let dir = log_dir.join(DIRECTORY).join(dataflow);
         let store = Self { disk, dir, log, keep: keep.max(1), next_file: AtomicU64::new(0) };
         let last = store.numbers(RUNS)?.last().map_or(0, |last| last + 1);
         store.next_file.store(last, Ordering::Relaxed);
@@ -216,10 +220,4 @@ impl GenerationStore {
 
 fn name_of(number: u64, extension: &str) -> String {
     format!("{number:020}.{extension}")
-}
-
-/// A dataflow's name as a file name: what is not a letter, digit, `-` or `_` becomes `%` and two digits.
-fn file_name(dataflow: &str) -> String {
-    let safe = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    dataflow.bytes().map(|byte| if safe(byte) { char::from(byte).to_string() } else { format!("%{byte:02x}") }).collect()
 }

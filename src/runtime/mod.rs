@@ -3,12 +3,14 @@
 //! Deliberately absent: HTTP (that is `http`) and the command line; what decides completeness (the log's frontier does, no clock here).
 
 mod build;
+mod diff;
 mod ingest;
 mod lines;
 mod program;
 mod server;
 pub mod service;
 
+pub use diff::{Diff, DiffError, diff_log};
 pub use ingest::{IngestError, Ingested, REJECTED_SHOWN_MAX, ingest};
 pub use lines::{LINE_BYTES_MAX, for_each_line};
 pub use program::{LineParser, OnError, Program, SampleLines};

@@ -1,0 +1,7 @@
+//! Generations on disk: what is written is read again or found to be damaged, a restart goes on from them, and no crash at
+//! any step costs an event or changes an answer.
+
+mod crash;
+mod files;
+mod restart;
+mod system;

@@ -1,0 +1,229 @@
+//! What a restart goes on from.
+
+use std::sync::Arc;
+
+use lambdaflow::layers::Cycle;
+use lambdaflow::log::SimClock;
+use lambdaflow::storage::{Disk, SimDisk};
+
+use super::system::{NoStart, Settings, System, Transfer, changed_bank, dir, expected, open_log, store};
+
+pub fn transfer(id: u64) -> Transfer {
+    Transfer { id, account: id * 7 % 5, note: format!("note {}", id * id % 11), amount: id as i64 % 9 - 4 }
+}
+
+fn append(system: &System, ids: std::ops::Range<u64>) {
+    for first in ids.clone().step_by(3) {
+        system.log.append((first..ids.end.min(first + 3)).map(transfer).collect()).expect("an append");
+    }
+}
+
+/// A disk, a clock, and a system that has handed over several times and has a tail.
+fn grown(settings: &Settings) -> (SimDisk, Arc<dyn Disk>, Arc<SimClock>) {
+    let (sim, clock) = (SimDisk::new(), SimClock::at(1_000));
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let mut system = System::start(&disk, &clock, settings).expect("it starts");
+    for round in 0..5 {
+        append(&system, 40 * round..40 * round + 40);
+        clock.pass(20);
+        let cycle = if round == 3 { Cycle::Full } else { Cycle::Incremental };
+        let handover = system.cycle(cycle).expect("it hands over");
+        assert_eq!(handover.agreed, Some(true));
+    }
+    append(&system, 200..230);
+    assert_eq!(system.answers(), expected(&system.events()));
+    drop(system);
+    (sim, disk, clock)
+}
+
+fn start(disk: &Arc<dyn Disk>, clock: &Arc<SimClock>, settings: &Settings) -> System {
+    System::start(disk, clock, settings).unwrap_or_else(|error| panic!("it starts: {error:?}"))
+}
+
+#[test]
+fn a_restart_goes_on_from_the_newest_generation_and_the_log() {
+    for workers in [1, 2] {
+        let settings = Settings { workers, ..Settings::default() };
+        let (_, disk, clock) = grown(&settings);
+        let mut system = start(&disk, &clock, &settings);
+        assert!(system.started.handover.is_none(), "{}", system.started.summary());
+        assert_eq!((system.started.manifest.id, system.started.found.tail), (6, 30), "{}", system.started.summary());
+        assert_eq!(system.answers(), expected(&(0..230).map(transfer).collect::<Vec<_>>()));
+
+        // It goes on: the next cycle stands on what was restored.
+        append(&system, 230..260);
+        clock.pass(5);
+        let handover = system.cycle(Cycle::Incremental).expect("it hands over");
+        assert_eq!((handover.generation, handover.agreed), (7, Some(true)));
+        assert_eq!(system.answers(), expected(&system.events()));
+    }
+}
+
+#[test]
+fn other_workers_take_the_runs_over() {
+    for (before, after) in [(1, 2), (2, 1), (2, 3), (3, 2)] {
+        let (_, disk, clock) = grown(&Settings { workers: before, ..Settings::default() });
+        let settings = Settings { workers: after, ..Settings::default() };
+        let mut system = start(&disk, &clock, &settings);
+        assert!(system.started.handover.is_none(), "{}", system.started.summary());
+        assert_eq!(system.started.found.resharded_from, Some(before));
+        assert_eq!(system.answers(), expected(&system.events()));
+        append(&system, 230..250);
+        clock.pass(5);
+        // Full and incremental cycles agree with what the speed layer makes of the runs that were written anew.
+        for cycle in [Cycle::Incremental, Cycle::Full] {
+            assert_eq!(system.cycle(cycle).expect("it hands over").agreed, Some(true));
+            assert_eq!(system.answers(), expected(&system.events()));
+        }
+        drop(system);
+        let system = start(&disk, &clock, &settings);
+        assert_eq!(system.started.found.resharded_from, None);
+        assert_eq!(system.answers(), expected(&system.events()));
+    }
+}
+
+#[test]
+fn a_long_log_is_computed_in_steps() {
+    let settings = Settings { batch_events: 16, workers: 2, ..Settings::default() };
+    let (sim, clock) = (SimDisk::new(), SimClock::at(1_000));
+    let disk: Arc<dyn Disk> = Arc::new(sim);
+    let log = open_log(&disk, &clock).expect("a log");
+    for id in 0..200 {
+        log.append(vec![transfer(id)]).expect("an append");
+        clock.pass(1);
+    }
+    drop(log);
+    let mut system = start(&disk, &clock, &settings);
+    assert_eq!(system.answers(), expected(&(0..200).map(transfer).collect::<Vec<_>>()));
+    append(&system, 200..260);
+    for cycle in [Cycle::Full, Cycle::Incremental, Cycle::Full] {
+        clock.pass(7);
+        append(&system, 0..0);
+        assert_eq!(system.cycle(cycle).expect("it hands over").agreed, Some(true));
+        assert_eq!(system.answers(), expected(&system.events()));
+    }
+    drop(system);
+    let system = start(&disk, &clock, &settings);
+    assert!(system.started.handover.is_none());
+    assert_eq!(system.answers(), expected(&system.events()));
+}
+
+#[test]
+fn an_old_generation_or_the_log_steps_in_for_a_damaged_one() {
+    let settings = Settings { keep: 3, ..Settings::default() };
+    let (sim, disk, clock) = grown(&settings);
+    let log = open_log(&disk, &clock).expect("a log");
+    let manifests = store(&disk, &log, 3).manifests().expect("they can be listed");
+    drop(log);
+    assert_eq!(manifests.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [6, 5, 4]);
+    let newest = manifests[0].1.as_ref().expect("it is whole");
+    let older = manifests[1].1.as_ref().expect("it is whole");
+    let only_newest: Vec<u64> =
+        newest.files().map(|file| file.number).filter(|number| older.files().all(|file| file.number != *number)).collect();
+    let path = |number: u64| dir().join("generations/bank").join(format!("{number:020}.runs"));
+
+    // A file that only the newest has: the one before it steps in.
+    let damaged = sim.after_kill();
+    let mut bytes = damaged.files()[&path(only_newest[0])].clone();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    damaged.plant(&path(only_newest[0]), &bytes);
+    let system = start(&(Arc::new(damaged) as _), &clock, &settings);
+    let passed_over = system.started.found.passed_over.join("\n");
+    assert!(passed_over.contains("generation 6 is passed over") && passed_over.contains("is damaged at byte"), "{passed_over}");
+    assert!(passed_over.contains(&format!("{:020}.runs", only_newest[0])), "{passed_over}");
+    assert_eq!(system.started.manifest.id, 5);
+    assert_eq!(system.answers(), expected(&system.events()));
+    drop(system);
+
+    // All files: the log steps in. Numbers of generations go on.
+    let damaged = sim.after_kill();
+    for (path, mut bytes) in damaged.files().into_iter().filter(|(path, _)| path.extension().is_some_and(|kind| kind == "runs")) {
+        bytes.pop();
+        damaged.plant(&path, &bytes);
+    }
+    let disk: Arc<dyn Disk> = Arc::new(damaged);
+    let system = start(&disk, &clock, &settings);
+    assert_eq!(system.started.found.passed_over.len(), 3);
+    assert_eq!((system.started.manifest.id, system.started.manifest.full), (7, true));
+    assert_eq!(system.answers(), expected(&system.events()));
+    drop(system);
+    assert_eq!(start(&disk, &clock, &settings).started.manifest.id, 7, "what was computed again is found");
+}
+
+#[test]
+fn a_generation_that_is_ahead_of_the_log_is_refused() {
+    let settings = Settings::default();
+    let (sim, clock) = (SimDisk::new(), SimClock::at(1_000));
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let mut system = start(&disk, &clock, &settings);
+    append(&system, 0..30);
+    drop(system.log.clone());
+    let before: Vec<_> = sim.files().into_iter().collect();
+    append(&system, 30..90);
+    clock.pass(5);
+    system.cycle(Cycle::Incremental).expect("it hands over");
+    drop(system);
+    // The log as it was before, the generations as they are.
+    let restored = sim.after_kill();
+    for path in restored.files().keys().filter(|path| !path.starts_with(dir().join("generations"))) {
+        restored.uproot(path);
+    }
+    for (path, bytes) in before.iter().filter(|(path, _)| !path.starts_with(dir().join("generations"))) {
+        restored.plant(path, bytes);
+    }
+    let Err(NoStart::Cycle(error)) = System::start(&(Arc::new(restored) as _), &clock, &settings).map(|_| ()) else {
+        panic!("it must not start");
+    };
+    assert!(error.to_string().contains("is ahead of the log"), "{error}");
+}
+
+#[test]
+fn a_changed_dataflow_is_computed_while_the_old_views_stand() {
+    for workers in [1, 2] {
+        let (_, disk, clock) = grown(&Settings { workers: 2, ..Settings::default() });
+        let changed = Settings { workers, dataflow: Arc::new(changed_bank), ..Settings::default() };
+        let mut system = start(&disk, &clock, &changed);
+        assert!(system.started.outdated, "{}", system.started.summary());
+        let frontier = system.started.manifest.frontier;
+        assert_eq!(system.serving.frontier(), frontier);
+
+        // What both versions have is answered as the old one did, at its frontier, while events go on coming.
+        append(&system, 230..250);
+        let old = expected(&(0..200).map(transfer).collect::<Vec<_>>());
+        let standing = system.answers_at(None);
+        assert_eq!(standing.keys().collect::<Vec<_>>(), ["balances", "errors", "notes"]);
+        for (view, rows) in &standing {
+            assert_eq!(rows, &old[view], "view {view}");
+        }
+
+        let handover = system.cycle(Cycle::Incremental).expect("it is computed");
+        assert_eq!((handover.cycle, handover.cut), (Cycle::Full, frontier));
+        let differing: Vec<&str> = handover.differences.iter().map(|difference| difference.view.as_str()).collect();
+        assert_eq!(differing, ["balances", "lengths", "top_notes", "classes"]);
+        let events: Vec<_> = (0..200).map(transfer).collect();
+        let of_one: Vec<_> = events.iter().filter(|event| event.account == 1).collect();
+        let (n, sum) = (of_one.len() as i64, of_one.iter().map(|event| event.amount).sum::<i64>());
+        let changes: Vec<_> = handover.differences[0].rows.iter().map(|row| (row.key.clone(), row.value.clone(), row.count)).collect();
+        let row = |sum: i64, count: isize| (serde_json::json!(1), serde_json::json!([n, sum]), count);
+        assert_eq!(changes, [row(sum - n, 1), row(sum, -1)], "new minus old");
+        assert!(handover.differences[2].unread && handover.differences[3].unread);
+
+        let answers = system.answers();
+        assert_eq!(answers.keys().collect::<Vec<_>>(), ["balances", "errors", "lengths", "notes"]);
+        assert_eq!(answers["notes"], expected(&system.events())["notes"]);
+        drop(system);
+        let system = start(&disk, &clock, &changed);
+        assert!(system.started.handover.is_none() && !system.started.outdated, "{}", system.started.summary());
+    }
+}
+
+#[test]
+fn another_build_is_another_dataflow() {
+    let (_, disk, clock) = grown(&Settings::default());
+    let mut system = start(&disk, &clock, &Settings { version: "2".to_owned(), ..Settings::default() });
+    assert!(system.started.outdated);
+    let handover = system.cycle(Cycle::Incremental).expect("it is computed");
+    assert!(handover.differences.is_empty(), "{:?}", handover.differences);
+    assert_eq!(system.answers(), expected(&system.events()));
+}

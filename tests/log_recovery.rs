@@ -1,4 +1,4 @@
-//! Cuts, flips and swaps the bytes of a log behind its back (rows L1, L4-L9, L10, L12-L15, L20, L22, L24, L25).
+//! Cuts, flips and swaps the bytes of a log behind its back (rows L1, L4-L18, L20, L22, L24, L25).
 //!
 //! What must hold: a torn tail is set aside and the log goes on; anything else is reported at the right file and byte; a
 //! wrong event is never handed out.
@@ -227,9 +227,59 @@ fn a_truncated_sealed_segment_is_damage_that_names_the_sizes() {
         assert_eq!(damage.file, segments[2]);
         assert!(damage.what.contains(&format!("{length} bytes")), "{}", damage.what);
     }
-    let disk = image.after_kill();
-    disk.plant(&segments[2], &[&bytes[..], &[0; 8]].concat());
-    expect_damage(open(&disk, &SimClock::at(0), small()));
+}
+
+#[test]
+fn bytes_after_a_footer_are_damage_whatever_they_are() {
+    let (image, segments, _) = sealed_log();
+    let bytes = image.files()[&segments[2]].clone();
+    let (zeros, footer) = (vec![0; 4_096], bytes[bytes.len() - HEADER_BYTES..].to_vec());
+    for more in [&zeros[..1], &zeros[..8], &zeros[..96], &zeros[..], &footer[..], &bytes[..]] {
+        let disk = image.after_kill();
+        disk.plant(&segments[2], &[&bytes[..], more].concat());
+        let damage = expect_damage(open(&disk, &SimClock::at(0), small()));
+        assert_eq!(damage.file, segments[2]);
+        assert!(!verify(&disk, dir()).unwrap().is_whole(), "{} bytes more", more.len());
+    }
+}
+
+#[test]
+fn a_block_of_an_older_copy_of_the_same_segment_is_noticed_when_it_is_read() {
+    // Both forks have one log id, as a log and its backup have.
+    let (image, ..) = sealed_log();
+    let forks = ['a', 'b'].map(|way| {
+        let disk = image.after_kill();
+        let log = open(&disk, &SimClock::at(9_000), small_blocks()).unwrap();
+        for number in 0..4 {
+            log.append(vec![Note { number: 60 + number, text: way.to_string() }; 5]).unwrap();
+        }
+        log.close().unwrap();
+        open(&disk, &SimClock::at(9_000), small_blocks()).unwrap().close().unwrap();
+        disk
+    });
+    let segment = partition_files(&forks[0], ".seg").remove(3);
+    let [now, before] = [&forks[0], &forks[1]].map(|disk| disk.files()[&segment].clone());
+    assert_eq!(now.len(), before.len());
+    let footer = now.len() - HEADER_BYTES;
+    let data_bytes = u64::from_le_bytes(now[footer + 64..footer + 72].try_into().unwrap()) as usize;
+    let blocks = frame_ends(&now[..data_bytes]);
+    assert_eq!(blocks.len(), 5);
+    for block in blocks.windows(2) {
+        let mut spliced = now.clone();
+        spliced[block[0]..block[1]].copy_from_slice(&before[block[0]..block[1]]);
+        assert_ne!(spliced, now);
+        let disk = forks[0].after_kill();
+        disk.plant(&segment, &spliced);
+        assert!(!verify(&disk, dir()).unwrap().is_whole());
+        let log = open(&disk, &SimClock::at(0), small()).unwrap();
+        match read_until_error(&log, Tick::ZERO) {
+            (read, Some(LogError::Damaged(damage))) => {
+                assert_eq!((damage.file, damage.byte), (segment.clone(), block[0] as u64));
+                assert!(read.iter().all(|placed| placed.note.text != "b"), "an event of the other copy was served");
+            }
+            (_, other) => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]
@@ -329,6 +379,36 @@ fn recovery_interrupted_at_every_step_ends_as_if_it_was_not() {
             return;
         }
     }
+}
+
+#[test]
+fn strange_names_in_a_real_directory_are_left_alone() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = tempfile::tempdir().unwrap();
+    let log_dir = place.path().join("log");
+    let disk: Arc<dyn Disk> = Arc::new(lambdaflow::storage::RealDisk);
+    let open = || Log::<Note>::open(Arc::clone(&disk), SimClock::at(9), &log_dir, small()).unwrap();
+    let log = open();
+    log.append(notes(0..3)).unwrap();
+    log.close().unwrap();
+    let partition = log_dir.join("p0000");
+    let strange =
+        [&b"\xFF\xFE.seg"[..], b"00000000000000000000.seg.bak", b"0.seg", b".active", b"99999999999999999999999.seg", b"x.torn-1"];
+    for name in strange {
+        std::fs::write(partition.join(std::ffi::OsStr::from_bytes(name)), b"mine").unwrap();
+    }
+    std::fs::create_dir_all(partition.join("backup.seg").join("deeper")).unwrap();
+    std::fs::create_dir_all(log_dir.join("notes")).unwrap();
+    for _ in 0..2 {
+        let log = open();
+        assert_eq!(numbers(&read_all(&log)), [0, 1, 2]);
+        log.close().unwrap();
+        assert!(verify(&*disk, &log_dir).unwrap().is_whole());
+    }
+    for name in strange {
+        assert_eq!(std::fs::read(partition.join(std::ffi::OsStr::from_bytes(name))).unwrap(), b"mine");
+    }
+    assert!(partition.join("backup.seg").join("deeper").is_dir() && log_dir.join("notes").is_dir());
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //! Each restart seals what was active. Neighbours at the end of the log are merged when the log is opened, the newer ones into
 //! the first of them: written whole under a temporary name, synced, renamed over the first; then the others are removed. A
 //! crash before the rename leaves them as they were, one after it leaves segments whose offsets are all in the first, which
-//! recovery removes. A segment takes part only when those after it are together at least half its size: so each event is
+//! recovery removes; the sync of the directory that stands between the two also keeps an active segment from coming back without
+//! the sealed one that took its place. A segment takes part only when those after it are together at least half its size: so each event is
 //! rewritten a number of times that grows with the logarithm of the bytes, and as many segments stay.
 use super::error::LogError;
 use super::event::{Event, Types};

@@ -84,7 +84,8 @@ pub use position::{Offset, Partition, Tick};
 pub use producers::{PRODUCER_NAME_BYTES_MAX, PRODUCER_WINDOW, PRODUCERS_MAX, ProducerError};
 pub use reader::LogReader;
 pub use redact::{
-    REDACTIONS_MAX, RedactReport, RedactRequest, RedactedSegment, Redaction, TornTail, WHY_BYTES_MAX, redact, redact_dry_run, redactions,
+    REDACTIONS_MAX, RedactReport, RedactRequest, RedactedSegment, Redaction, TornTail, WHY_BYTES_MAX, redact, redact_after, redact_dry_run,
+    redactions,
 };
 pub use report::{LogInfo, PartitionInfo, VerifyReport, info, verify};
 pub use rewrite::{RewriteReport, rewrite};

@@ -249,8 +249,8 @@ fn plan<E: Event>(known: &Known<'_, E>, partition: Partition, mark: Offset) -> R
         let path = sealed.or(active).expect("a first offset comes from one of the two");
         if *first != plan.end {
             match sealed {
-                Some(path) if active.is_none() && is_left_of_merge(known.disk, path, id, plan.end)? => {
-                    plan.remove.push(path.clone());
+                Some(path) if is_left_of_merge(known.disk, path, id, plan.end)? => {
+                    plan.remove.extend(active.into_iter().chain([path]).cloned());
                     continue;
                 }
                 _ => return Err(gap(partition, path, plan.end, *first)),

@@ -198,6 +198,18 @@ pub fn redact_dry_run<E: Event>(
 /// A crash leaves all of it or nothing, once the log has been opened again. Readers are not told of what is gone: answers that
 /// were computed from it are to be computed anew, which [`Log::revision`] lets their keeper see.
 pub fn redact<E: Event>(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, dir: &Path, request: &RedactRequest) -> Result<RedactReport, LogError> {
+    redact_after::<E>(disk, clock, dir, request, || Ok(()))
+}
+
+/// As [`redact`]; `before` runs when it is known that events go and none is gone yet, with the log's lock held. It is the place
+/// to remove what was computed from them.
+pub fn redact_after<E: Event>(
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    dir: &Path,
+    request: &RedactRequest,
+    before: impl FnOnce() -> Result<(), LogError>,
+) -> Result<RedactReport, LogError> {
     let at = clock.now().0;
     with_log::<E, _>(Arc::clone(&disk), clock, dir, &request.options, |log| {
         let refused = |what: String| Err(LogError::Condition { what });
@@ -214,6 +226,7 @@ pub fn redact<E: Event>(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, dir: &Path, 
                 "the log has had {REDACTIONS_MAX} redactions, which is the most\n  hint: `log rewrite` begins a new log"
             ));
         }
+        before()?;
         let id = list.revision() + 1;
         let event_type = log.event_type_number();
         let rewritten = segments.iter().map(|segment| rewrite_without(&*disk, dir, segment, id, event_type, request));

@@ -3,7 +3,8 @@
 //! ```text
 //! blocks, one after the other (see `frame.rs`)
 //! table of producers as it stood at the segment's end (see `producers.rs`)
-//! index, per block: position in the file 8, first offset 8, events 8, first tick 8, last tick 8, offset after the last 8
+//! index, per block: position in the file 8, first offset 8, events 4, CRC32C that ends the block's header 4, first tick 8,
+//!     last tick 8, offset after the last 8
 //! footer, 96 bytes at the end of the file:
 //!      0  4  magic "LFSF"              48  8  first tick
 //!      4  2  format version            56  8  last tick
@@ -15,11 +16,11 @@
 //!     40  8  offset after the last
 //! ```
 //!
-//! Version 1 had no table, and no offset after the last in the index: there, all offsets had events.
+//! Version 1 had no table, and in the index 8 bytes of events and no offset after the last: there, all offsets had events.
 //!
 //! A segment is written under a temporary name and synced before it gets its own, so a file with this name is whole or
 //! damaged, never torn. Opening reads footer and index only; a block is checked when it is first read. The index repeats
-//! what the headers say: a block that was restored from an older copy of the file differs from its entry or from the digest.
+//! what the headers say, and has their checksums: a block that was restored from an older copy of the file differs from its entry.
 use super::block::{Rows, partition_point};
 use super::error::{Damage, LogError};
 use super::event::{Event, Types};
@@ -48,14 +49,19 @@ pub(crate) struct IndexEntry {
     pub events: u64,
     pub first_tick: Tick,
     pub last_tick: Tick,
+    /// The checksum of the block's header, which has that of the body; unknown in version 1.
+    header_crc: Option<u32>,
 }
 
 impl IndexEntry {
-    fn of(position: u64, header: &Header) -> Self {
+    fn of(position: u64, header: &Header, header_crc: u32) -> Self {
         let Header { first_offset, end, events, first_tick, last_tick, .. } = *header;
-        IndexEntry { position, first_offset, end, events: events.into(), first_tick, last_tick }
+        IndexEntry { position, first_offset, end, events: events.into(), first_tick, last_tick, header_crc: Some(header_crc) }
     }
 }
+
+/// Where the checksum of a header is.
+const HEADER_CRC_AT: usize = 92;
 
 /// A sealed segment without its event type: what `verify` and `info` need.
 pub(crate) struct SegmentFile {
@@ -129,7 +135,8 @@ impl SegmentFile {
                 position: u64_at(entry, 0),
                 first_offset: Offset(u64_at(entry, 8)),
                 end: Offset(if version == 1 { u64_at(entry, 8).saturating_add(u64_at(entry, 16)) } else { u64_at(entry, 40) }),
-                events: u64_at(entry, 16),
+                events: if version == 1 { u64_at(entry, 16) } else { u32_at(entry, 16).into() },
+                header_crc: (version > 1).then(|| u32_at(entry, 20)),
                 first_tick: Tick(u64_at(entry, 24)),
                 last_tick: Tick(u64_at(entry, 32)),
             })
@@ -164,7 +171,9 @@ impl SegmentFile {
         let place = Place { segment: self.id, next: entry.first_offset, tick: entry.first_tick };
         let frame = self.bytes.get(base as usize..next as usize).ok_or_else(|| Flaw::new(base, "a block beyond the end"))?;
         let header = read_frame(frame, place).map_err(|flaw| flaw.moved(base))?;
-        if IndexEntry::of(base, &header) != *entry || header.frame_bytes() != next - base {
+        let found = IndexEntry::of(base, &header, u32_at(frame, HEADER_CRC_AT));
+        let found = IndexEntry { header_crc: entry.header_crc.and(found.header_crc), ..found };
+        if found != *entry || header.frame_bytes() != next - base {
             return Err(Flaw::new(base, "a block that differs from its entry in the index"));
         }
         let body = base as usize + HEADER_BYTES..next as usize;
@@ -285,11 +294,11 @@ impl SegmentWriter {
     /// Adds a block, which starts where the last one ended.
     pub fn push<E: Event>(&mut self, rows: &Rows<E>) -> Result<(), LogError> {
         let header = rows.encode(self.id, self.event_type, &mut self.frame);
-        let bytes = columnar::bytemuck::cast_slice(&self.frame);
+        let bytes: &[u8] = columnar::bytemuck::cast_slice(&self.frame);
         append_all(&mut *self.file, bytes).map_err(|error| LogError::storage("write", &self.path, error))?;
-        self.index.push(IndexEntry::of(self.position, &header));
+        self.index.push(IndexEntry::of(self.position, &header, u32_at(bytes, HEADER_CRC_AT)));
         self.position += header.frame_bytes();
-        self.digest = crc32c::crc32c_append(self.digest, &header.encode());
+        self.digest = crc32c::crc32c_append(self.digest, &bytes[..HEADER_BYTES]);
         Ok(())
     }
 
@@ -309,8 +318,9 @@ impl SegmentWriter {
         producers.encode(&mut table);
         let mut bytes = columnar::bytemuck::cast_slice(&table).to_vec();
         for entry in &self.index {
-            let IndexEntry { position, first_offset, end, events, first_tick, last_tick } = entry;
-            for word in [*position, first_offset.0, *events, first_tick.0, last_tick.0, end.0] {
+            let IndexEntry { position, first_offset, end, events, first_tick, last_tick, header_crc } = entry;
+            let events_and_crc = events | u64::from(header_crc.unwrap_or(0)) << 32;
+            for word in [*position, first_offset.0, events_and_crc, first_tick.0, last_tick.0, end.0] {
                 bytes.extend_from_slice(&word.to_le_bytes());
             }
         }

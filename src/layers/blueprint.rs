@@ -41,7 +41,9 @@ impl Blueprint {
         let (slots, outline, views) = built.map_err(|message| format!("the dataflow's definition panicked: {message}"))?;
         let kept: Vec<_> = outline.iter().map(|slot| (&slot.name, slot.types)).collect();
         let published: Vec<_> = views.iter().map(|view| (&view.info.name, &view.info.key, &view.info.value)).collect();
-        let fingerprint = stable_hash(&(EventType::of::<E>().fingerprint, version, kept, published));
+        // What an operator keeps in its slots may change with a release of this library.
+        let release = env!("CARGO_PKG_VERSION");
+        let fingerprint = stable_hash(&(EventType::of::<E>().fingerprint, release, version, kept, published));
         Ok(Self { slots, outline, views, fingerprint })
     }
 

@@ -12,6 +12,7 @@ mod coordinator;
 mod feed;
 mod graph;
 mod node;
+mod restore;
 mod speed;
 
 pub use batch::{BatchError, BatchOutput, run_batch};
@@ -20,5 +21,5 @@ pub use control::{Command, Processes, Report, Restored};
 pub use coordinator::{Coordinator, Cycle, CycleError, Handover, Started, TAIL_EVENTS_MAX};
 pub use feed::{EventSource, Feed, Prefix, Replay, Take};
 pub use graph::Dataflow;
-pub use node::{BATCH_EVENTS_MAX, Node, NodeOptions, OneProcess, compare_views};
+pub use node::{BATCH_EVENTS_MAX, Node, NodeOptions, OneProcess};
 pub use speed::{Progress, SpeedGraph, SpeedWorkers};

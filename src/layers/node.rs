@@ -10,16 +10,13 @@ use arc_swap::ArcSwap;
 
 use crate::log::{Event, Log, LogError, Tick, WakerGuard};
 use crate::operators::ERRORS;
-use crate::runs::{
-    Audited, Contents, Difference, Frozen, Generation, GenerationError, GenerationStore, History, LogRange, Manifest, ReadError, Shard,
-    View, differences,
-};
+use crate::runs::{Audited, Contents, Frozen, Generation, GenerationError, GenerationStore, LogRange, Manifest, Shard, View, differences};
 use crate::serving::{Served, Serving};
 use crate::storage::{Step, reach};
 
 use super::batch::{BATCH_NICE, BatchError, run_batch};
 use super::blueprint::Blueprint;
-use super::control::{Command, Processes, Report, Restored};
+use super::control::{Command, Processes, Report};
 use super::feed::Feed;
 use super::graph::Dataflow;
 use super::speed::{SpeedGraph, SpeedWorkers};
@@ -27,7 +24,7 @@ use super::speed::{SpeedGraph, SpeedWorkers};
 /// A new speed graph is switched to once it is this close to the one being served; the rest of the way answers wait.
 const CLOSE_TICKS: u64 = 20;
 /// How long a step waits for a graph before the cycle is given up.
-const PATIENCE: Duration = Duration::from_secs(600);
+pub(super) const PATIENCE: Duration = Duration::from_secs(600);
 /// What Rust's own programs exit with after a panic.
 const EXIT_CODE_PANIC: u8 = 101;
 const POLL: Duration = Duration::from_micros(500);
@@ -60,11 +57,11 @@ impl Default for NodeOptions {
 /// A process of the cluster, as the coordinator sees it.
 pub struct Node<E: Event> {
     dataflow: Arc<dyn Dataflow<E>>,
-    blueprint: Blueprint,
-    log: Log<E>,
-    options: NodeOptions,
+    pub(super) blueprint: Blueprint,
+    pub(super) log: Log<E>,
+    pub(super) options: NodeOptions,
     speed: SpeedWorkers<E>,
-    serving: Arc<Serving>,
+    pub(super) serving: Arc<Serving>,
     /// Graphs that follow the log: the one being served, and one that catches up.
     following: Arc<ArcSwap<Vec<Arc<SpeedGraph<E>>>>>,
     stop: Arc<AtomicBool>,
@@ -72,11 +69,11 @@ pub struct Node<E: Event> {
     _waker: WakerGuard,
 }
 
-struct State<E: Event> {
+pub(super) struct State<E: Event> {
     /// Read from disk, and not served yet.
-    restored: Option<Arc<Generation>>,
+    pub(super) restored: Option<Arc<Generation>>,
     /// Views of another version of the dataflow.
-    standing: Option<Standing>,
+    pub(super) standing: Option<Standing>,
     served: Option<Arc<SpeedGraph<E>>>,
     computed: Option<Computed>,
     adopted: Option<Arc<SpeedGraph<E>>>,
@@ -90,11 +87,11 @@ impl<E: Event> Default for State<E> {
 }
 
 /// A generation of another version of the dataflow.
-struct Standing {
-    manifest: Manifest,
-    views: BTreeMap<String, Arc<dyn View>>,
+pub(super) struct Standing {
+    pub(super) manifest: Manifest,
+    pub(super) views: BTreeMap<String, Arc<dyn View>>,
     /// Views that this version cannot read.
-    unread: Vec<String>,
+    pub(super) unread: Vec<String>,
 }
 
 /// A generation that was computed and is not served yet.
@@ -108,7 +105,7 @@ struct Computed {
 }
 
 /// A step that was carried out, or how it failed.
-type Outcome = Result<Report, Report>;
+pub(super) type Outcome = Result<Report, Report>;
 
 impl<E: Event> Node<E> {
     /// Starts the speed workers. Nothing is served until a coordinator hands over to a first generation.
@@ -148,7 +145,7 @@ impl<E: Event> Node<E> {
         self.state().served.as_ref().map_or((0, 0), |graph| graph.base.size())
     }
 
-    fn state(&self) -> MutexGuard<'_, State<E>> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State<E>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -178,91 +175,13 @@ impl<E: Event> Node<E> {
         outcome.unwrap_or_else(|failed| failed)
     }
 
-    fn range(&self, frontier: Tick) -> Result<LogRange, LogError> {
-        Ok(LogRange { id: self.log.id().to_owned(), revision: self.log.revision(), ends: self.log.offsets_at(frontier)? })
-    }
-
-    /// Finds the newest generation that can be gone on with, or else the newest of another version whose views can be read.
-    fn restore(&self) -> Outcome {
-        let mut restored = Restored::default();
-        let Some(store) = &self.options.store else { return Ok(Report::Restored(restored)) };
-        self.drop_erased(store).map_err(failed_by)?;
-        let log = self.range(Tick::MAX).map_err(|error| failed_by(error.into()))?;
-        for (id, manifest) in store.manifests().map_err(failed_by)? {
-            restored.last_id = restored.last_id.max(id);
-            match manifest.and_then(|manifest| self.try_restore(store, &manifest, &log, &mut restored)) {
-                Ok(true) => break,
-                Ok(false) => {}
-                // Computing it again would hide that the log lost something.
-                Err(error @ GenerationError::Ahead { .. }) => return Err(failed_by(error)),
-                Err(error) => {
-                    tracing::warn!(generation = id, %error, "a generation is passed over");
-                    restored.passed_over.push(format!("generation {id} is passed over: {error}"));
-                }
-            }
-        }
-        Ok(Report::Restored(restored))
-    }
-
-    /// Generations from before facts were removed from the log may hold them.
-    fn drop_erased(&self, store: &GenerationStore) -> Result<(), GenerationError> {
-        let revision = self.log.revision();
-        let dropped = store.drop_if(|(_, manifest)| manifest.as_ref().is_ok_and(|manifest| manifest.contents.log.revision != revision))?;
-        if !dropped.is_empty() {
-            tracing::warn!(?dropped, "generations from before events were removed from the log are dropped");
-        }
-        Ok(())
-    }
-
-    /// Whether a generation can be gone on with; one of another version is noted.
-    fn try_restore(
-        &self,
-        store: &GenerationStore,
-        manifest: &Manifest,
-        log: &LogRange,
-        restored: &mut Restored,
-    ) -> Result<bool, GenerationError> {
-        let (id, covers) = (manifest.id, &manifest.contents.log);
-        if covers.id != log.id || covers.ends.len() != log.ends.len() {
-            return Err(GenerationError::Unusable { id, why: format!("is of log {}, this is log {}", covers.id, log.id) });
-        }
-        if covers.ends.iter().zip(&log.ends).any(|(covered, end)| covered > end) || manifest.frontier > self.log.frontier() {
-            let place = |range: &LogRange, frontier: Tick| {
-                let ends: Vec<String> = range.ends.iter().map(|end| end.to_string()).collect();
-                format!("everything before tick {frontier}, ending at offsets {}", ends.join(", "))
-            };
-            let (covers, has) = (place(covers, manifest.frontier), place(log, self.log.frontier()));
-            return Err(GenerationError::Ahead { id, covers, has });
-        }
-        let current = manifest.contents.fingerprint == self.blueprint.fingerprint();
-        if !current && restored.outdated.is_some() {
-            return Ok(false);
-        }
-        let files = store.files(manifest)?;
-        if !current {
-            let (views, unread) = self.blueprint.standing(manifest, &files)?;
-            restored.outdated = Some(manifest.clone());
-            self.state().standing = Some(Standing { manifest: manifest.clone(), views, unread });
-            return Ok(false);
-        }
-        let shards = files.len();
-        let generation =
-            Generation { id, frontier: manifest.frontier, shards: self.blueprint.restore(store, files, self.options.workers)? };
-        restored.tail = log.ends.iter().zip(&covers.ends).map(|(end, covered)| end.0 - covered.0).sum();
-        restored.resharded_from = (shards != self.options.workers).then_some(shards);
-        restored.newest = Some(manifest.clone());
-        let mut state = self.state();
-        (state.restored, state.standing) = (Some(Arc::new(generation)), None);
-        Ok(true)
-    }
-
-    fn stand(&self) -> Outcome {
-        let state = self.state();
-        let Some(standing) = &state.standing else { return Err(failed("no views stand", 1)) };
-        let (id, frontier) = (standing.manifest.id, standing.manifest.frontier);
-        let history = Arc::new(History::new(frontier.0.saturating_sub(1), 0));
-        self.serving.switch(Served::new(id, frontier, standing.views.clone(), history), PATIENCE);
-        Ok(Report::Done)
+    pub(super) fn range(&self, frontier: Tick) -> Result<LogRange, LogError> {
+        Ok(LogRange {
+            id: self.log.id().to_owned(),
+            revision: self.log.revision(),
+            ends: self.log.offsets_at(frontier)?,
+            synced: self.log.is_synced(),
+        })
     }
 
     fn propose(&self) -> Outcome {
@@ -408,7 +327,7 @@ impl<E: Event> Node<E> {
         let (generation, old, unread) = (Arc::clone(&computed.generation), standing.views.clone(), standing.unread.clone());
         drop(state);
         let new = self.blueprint.standing_on(&generation.shards, generation.frontier);
-        let compared = compare_views(&new, &old, &unread, generation.frontier, DIFFERENCES_SHOWN);
+        let compared = differences(&new, &old, &unread, generation.frontier, DIFFERENCES_SHOWN);
         Ok(Report::Compared { differences: compared.map_err(|error| failed(error, 1))? })
     }
 
@@ -549,7 +468,7 @@ impl<E: Event> Processes for OneProcess<E> {
     }
 }
 
-fn failed(reason: impl ToString, exit_code: u8) -> Report {
+pub(super) fn failed(reason: impl ToString, exit_code: u8) -> Report {
     Report::Failed { reason: reason.to_string(), exit_code }
 }
 
@@ -557,26 +476,8 @@ fn nothing_computed() -> Report {
     failed("no generation was computed", 1)
 }
 
-fn failed_by(error: GenerationError) -> Report {
+pub(super) fn failed_by(error: GenerationError) -> Report {
     failed(&error, error.exit_code())
-}
-
-/// New minus old of all views, at the tick before a frontier. `unread` are old views that cannot be read.
-pub fn compare_views(
-    new: &BTreeMap<String, Arc<dyn View>>,
-    old: &BTreeMap<String, Arc<dyn View>>,
-    unread: &[String],
-    frontier: Tick,
-    limit: usize,
-) -> Result<Vec<Difference>, ReadError> {
-    fn named(views: &BTreeMap<String, Arc<dyn View>>) -> impl Iterator<Item = (&str, &dyn View)> {
-        views.iter().map(|(name, view)| (name.as_str(), &**view))
-    }
-    let Some(last) = frontier.0.checked_sub(1) else { return Ok(Vec::new()) };
-    let mut all = differences(named(new), named(old), Tick(last), limit)?;
-    all.retain(|difference| !difference.is_empty() && !unread.contains(&difference.view));
-    all.extend(unread.iter().map(|view| Difference { view: view.clone(), unread: true, ..Difference::default() }));
-    Ok(all)
 }
 
 /// Merges runs of similar size: in files where there is a store for them.

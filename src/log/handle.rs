@@ -9,7 +9,7 @@ use super::cursor::Cursor;
 use super::error::LogError;
 use super::event::{Event, EventType};
 use super::meta::{Found, LOCK_NAME, Meta, look};
-use super::options::{Execution, LogOptions};
+use super::options::{Durability, Execution, LogOptions};
 use super::position::{Offset, Partition, Tick};
 use super::producers::{self, Claim};
 use super::segment::Sealed;
@@ -272,6 +272,11 @@ impl<E: Event> Log<E> {
     /// The directory of the log.
     pub fn dir(&self) -> &Path {
         &self.handle.core.dir
+    }
+
+    /// Whether everything readable is on stable storage: under [`Durability::Sync`](super::Durability::Sync).
+    pub fn is_synced(&self) -> bool {
+        self.handle.core.durability == Durability::Sync
     }
 
     pub(crate) fn disk(&self) -> Arc<dyn Disk> {

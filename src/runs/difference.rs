@@ -1,6 +1,7 @@
 //! The exact difference between two versions of a view, as rows: new minus old.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,32 +28,40 @@ impl Difference {
     }
 }
 
-/// New minus old, of the views that either has; at most `limit` rows of each are listed. Views whose digests are equal are
-/// not looked at again; of the others both versions are held in memory.
-pub fn differences<'v>(
-    new: impl IntoIterator<Item = (&'v str, &'v dyn View)>,
-    old: impl IntoIterator<Item = (&'v str, &'v dyn View)>,
-    at: Tick,
+/// Views by name.
+pub type ViewsByName = BTreeMap<String, Arc<dyn View>>;
+
+/// New minus old of all views that differ, at the tick before a frontier; at most `limit` rows of each are listed. `unread`
+/// are old views that cannot be read. Views whose digests are equal are not looked at again; of the others both versions are
+/// held in memory.
+pub fn differences(
+    new: &ViewsByName,
+    old: &ViewsByName,
+    unread: &[String],
+    frontier: Tick,
     limit: usize,
 ) -> Result<Vec<Difference>, ReadError> {
-    let mut pairs: BTreeMap<&str, (Option<&dyn View>, Option<&dyn View>)> = BTreeMap::new();
-    new.into_iter().for_each(|(name, view)| pairs.entry(name).or_default().0 = Some(view));
-    old.into_iter().for_each(|(name, view)| pairs.entry(name).or_default().1 = Some(view));
+    let Some(last) = frontier.0.checked_sub(1).map(Tick) else { return Ok(Vec::new()) };
+    let names: std::collections::BTreeSet<&String> = new.keys().chain(old.keys()).filter(|name| !unread.contains(name)).collect();
     let mut all = Vec::new();
-    for (view, (new, old)) in pairs {
-        let same = match (new, old) {
-            (Some(new), Some(old)) => new.digest(at)? == old.digest(at)?,
-            _ => false,
-        };
-        let mut rows = if same { Vec::new() } else { difference(new, old, at)? };
+    for name in names {
+        let (new, old) = (new.get(name), old.get(name));
+        if let (Some(new), Some(old)) = (new, old)
+            && new.digest(last)? == old.digest(last)?
+        {
+            continue;
+        }
+        let mut rows = difference(new, old, last)?;
         let more = rows.len().saturating_sub(limit) as u64;
         rows.truncate(limit);
-        all.push(Difference { view: view.to_owned(), rows, more, unread: false });
+        all.push(Difference { view: name.clone(), rows, more, unread: false });
     }
+    all.retain(|difference| !difference.is_empty());
+    all.extend(unread.iter().map(|view| Difference { view: view.clone(), unread: true, ..Difference::default() }));
     Ok(all)
 }
 
-fn difference(new: Option<&dyn View>, old: Option<&dyn View>, at: Tick) -> Result<Vec<AnswerRow>, ReadError> {
+fn difference(new: Option<&Arc<dyn View>>, old: Option<&Arc<dyn View>>, at: Tick) -> Result<Vec<AnswerRow>, ReadError> {
     // In the order in which each view gives them; a row that only the old one has comes after those of the new.
     let mut places: BTreeMap<(String, String), usize> = BTreeMap::new();
     let mut rows: Vec<AnswerRow> = Vec::new();

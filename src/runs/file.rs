@@ -14,7 +14,7 @@
 //!     32  8  shard                     92  4  CRC32C of bytes 0..92
 //! ```
 //!
-//! Integers are little-endian; columns are in the machine's byte order, which the manifest states. A file is written from
+//! Integers are little-endian; columns are in the machine's byte order, which `log.json` states. A file is written from
 //! front to back and synced before a manifest names it, and never written again. Opening it checks every byte, so that
 //! nothing damaged is served; reading it afterwards copies nothing. Log id, number and shard are under the checksum: a file
 //! of another log, or one that stands in another's place, is refused.
@@ -308,7 +308,7 @@ impl RunFileWriter {
     }
 }
 
-/// Appends a column and notes its bytes in the chunk's header. Endianness: see the manifest.
+/// Appends a column and notes its bytes in the chunk's header.
 fn column<'a>(words: &mut Vec<u64>, at: usize, column: &impl AsBytes<'a>) {
     let before = words.len();
     indexed::encode(words, column);

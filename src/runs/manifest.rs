@@ -50,6 +50,8 @@ pub struct LogRange {
     pub revision: u64,
     /// By partition, the offset before which all events are in.
     pub ends: Vec<Offset>,
+    /// Whether all of them were on stable storage: if not, the log may have lost some since.
+    pub synced: bool,
 }
 
 /// A collection that a dataflow keeps.

@@ -6,9 +6,9 @@ use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 
-use crate::layers::{BatchError, Blueprint, Feed, Prefix, compare_views, run_batch};
+use crate::layers::{BatchError, Blueprint, Feed, Prefix, run_batch};
 use crate::log::{self, Event, LogError, LogReader, Tick};
-use crate::runs::{Difference, GenerationError, GenerationStore, ReadError};
+use crate::runs::{Difference, GenerationError, GenerationStore, ReadError, differences};
 use crate::storage::RealDisk;
 
 use super::program::Program;
@@ -90,6 +90,6 @@ pub fn diff_log<E: Event>(program: &Program<E>, dir: &Path, workers: usize, limi
         generation: manifest.id,
         frontier,
         same_program: manifest.contents.fingerprint == blueprint.fingerprint(),
-        differences: compare_views(&new, &old, &unread, frontier, limit)?,
+        differences: differences(&new, &old, &unread, frontier, limit)?,
     })
 }

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crate::layers::{Dataflow, Feed, Replay, SpeedGraph, SpeedWorkers, run_batch};
+use crate::layers::{BatchOutput, Blueprint, Dataflow, Feed, Replay, SpeedGraph, SpeedWorkers, run_batch};
 use crate::log::{Block, Event, Offset, Partition, Tick};
-use crate::runs::{AnswerRow, Audited, Generation, Query};
+use crate::runs::{AnswerRow, Audited, Generation, GenerationStore, Query, Shard};
+use crate::storage::SimDisk;
 
 /// A small seeded generator of numbers (splitmix64), enough for test cases; a seed is the whole recipe.
 #[derive(Clone, Debug)]
@@ -64,7 +66,7 @@ pub type Answers = BTreeMap<String, Vec<AnswerRow>>;
 ///
 /// For each pair of cuts B1 <= B2 it compares, at every tick from the cut on, the run from scratch with: a full batch to B1
 /// and a speed graph on it; an incremental batch from B1 to B2 and a speed graph on that; the same, at the last few ticks,
-/// after the runs were merged and with the ticks before coalesced, and when the speed graph takes the first ticks after the cut in one epoch. It also runs the audits of both handovers.
+/// after both generations were written to files, merged and given to another number of workers, with the ticks before coalesced; and when the speed graph takes the first ticks after the cut in one epoch. It also runs the audits of both handovers.
 ///
 /// # Panics
 /// If the law does not hold, with the cut, the tick, the view, the rows and the seed.
@@ -101,10 +103,11 @@ pub fn check_layers_by_tick<E: Event>(dataflow: impl Dataflow<E>, events: &[(Tic
         let on_incremental = Speed::run(&dataflow, incremental.clone(), events, end, &mut random);
         checks += on_incremental.compare(&truth, &format!("incremental batch, {context}"));
 
-        incremental.shards.iter().for_each(|shard| shard.compact());
+        let others = law.workers[(round + 1) % law.workers.len()];
+        let on_disk = through_files(&dataflow, events, &[first, second], workers, others, &mut random);
         let history = 1 + random.below(4);
-        let on_merged = Speed::run_from(&dataflow, incremental.clone(), second, history, events, end, &mut random);
-        checks += on_merged.compare(&truth, &format!("merged runs, the last {history} ticks, {context}"));
+        let on_merged = Speed::run_from(&dataflow, on_disk, second, history, events, end, &mut random);
+        checks += on_merged.compare(&truth, &format!("merged files read by {others} workers, the last {history} ticks, {context}"));
 
         let from = Tick(second.0 + random.below(end.0 - second.0 + 1));
         let caught_up = Speed::run_from(&dataflow, incremental, from, u64::MAX, events, end, &mut random);
@@ -149,9 +152,45 @@ fn batch<E: Event>(
     workers: usize,
     random: &mut Random,
 ) -> Generation {
+    let shards = run_one(dataflow, base, events, cut, workers, random).shards;
+    Generation { id: base.id + 1, frontier: cut, shards }
+}
+
+fn run_one<E: Event>(
+    dataflow: &Arc<dyn Dataflow<E>>,
+    base: &Generation,
+    events: &[(Tick, E)],
+    cut: Tick,
+    workers: usize,
+    random: &mut Random,
+) -> BatchOutput {
     let feed = Feed::new(Replay::new(blocks(events, base.frontier..cut, random), cut), Some(cut));
-    let output = run_batch(dataflow, Some(base), feed, cut, workers, &Arc::new(AtomicBool::new(false))).expect("the batch runs");
-    Generation { id: base.id + 1, frontier: cut, shards: output.shards }
+    run_batch(dataflow, Some(base), feed, cut, workers, &Arc::new(AtomicBool::new(false))).expect("the batch runs")
+}
+
+/// The generation after some cuts, each written to files; these are merged, and given to another number of workers.
+fn through_files<E: Event>(
+    dataflow: &Arc<dyn Dataflow<E>>,
+    events: &[(Tick, E)],
+    cuts: &[Tick],
+    workers: usize,
+    others: usize,
+    random: &mut Random,
+) -> Generation {
+    let blueprint = Blueprint::of(dataflow, "law").unwrap_or_else(|reason| panic!("{reason}"));
+    let (disk, log_id) = (SimDisk::new(), "0123456789abcdef0123456789abcdef");
+    let store = GenerationStore::open(Arc::new(disk), Path::new("/law"), log_id, "law", 1).expect("the disk is empty");
+    let mut base = Generation::empty(workers);
+    for cut in cuts {
+        let mut output = run_one(dataflow, &base, events, *cut, workers, random);
+        let parts = output.bases.iter().zip(&mut output.frozen).enumerate();
+        let shards = parts.map(|(worker, (base, frozen))| Arc::new(base.plus_written(frozen, &store, worker).expect("it is written")));
+        base = Generation { id: base.id + 1, frontier: *cut, shards: shards.collect() };
+    }
+    let merge = |(worker, shard): (usize, &Arc<Shard>)| shard.compact_files(&store, worker).expect("they are merged");
+    base.shards.iter().enumerate().for_each(merge);
+    let files = base.shards.iter().map(|shard| shard.files()).collect();
+    Generation { shards: blueprint.restore(&store, files, others).expect("they are read"), ..base }
 }
 
 /// Both kinds of audit of a speed graph at a cut must agree.
@@ -167,8 +206,7 @@ fn audit<E: Event>(
     let base = &speed.graph.base;
     for whole in [false, true] {
         let from = if whole { Generation::empty(workers) } else { Generation::clone(base) };
-        let feed = Feed::new(Replay::new(blocks(events, from.frontier..cut, random), cut), Some(cut));
-        let output = run_batch(dataflow, Some(&from), feed, cut, workers, &Arc::new(AtomicBool::new(false))).expect("the batch runs");
+        let output = run_one(dataflow, &from, events, cut, workers, random);
         for view in &output.views {
             let runs: Vec<_> = output.frozen.iter().map(|frozen| vec![&*frozen[view.slot]]).collect();
             let audited = if whole { Audited::Whole(runs) } else { Audited::Changes(runs) };

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use lambdaflow::layers::Cycle;
-use lambdaflow::log::SimClock;
-use lambdaflow::storage::{Disk, SimDisk};
+use std::time::{Duration, Instant};
 
-use super::system::{NoStart, Settings, System, Transfer, changed_bank, dir, expected, open_log, store};
+use lambdaflow::layers::Cycle;
+use lambdaflow::log::{Log, LogOptions, SimClock, SystemClock};
+use lambdaflow::runtime::{Program, Server, ServerOptions, diff_log};
+use lambdaflow::storage::{Disk, RealDisk, SimDisk};
+
+use super::system::{NoStart, Settings, System, Transfer, bank, changed_bank, dir, expected, open_log, store};
 
 pub fn transfer(id: u64) -> Transfer {
     Transfer { id, account: id * 7 % 5, note: format!("note {}", id * id % 11), amount: id as i64 % 9 - 4 }
@@ -226,4 +229,42 @@ fn another_build_is_another_dataflow() {
     let handover = system.cycle(Cycle::Incremental).expect("it is computed");
     assert!(handover.differences.is_empty(), "{:?}", handover.differences);
     assert_eq!(system.answers(), expected(&system.events()));
+}
+
+/// What `diff` prints before a switch is what the switch then changes; the log is not touched, and may be in use.
+#[test]
+fn the_difference_is_known_before_the_switch() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("log");
+    let open = || Log::<Transfer>::open(Arc::new(RealDisk), Arc::new(SystemClock), &path, LogOptions::default()).expect("a log");
+    let options = ServerOptions { workers: 2, batch_interval: None, ..ServerOptions::default() };
+    let program = Program::new("bank", bank).version("1");
+    let log = open();
+    let server = Server::start(program.clone(), log.clone(), options.clone()).expect("it starts");
+    for id in 0..300 {
+        log.append(vec![transfer(id)]).expect("an append");
+    }
+    server.service().cycle(Cycle::Incremental).expect("it hands over");
+    log.append((300..310).map(transfer).collect()).expect("an append");
+
+    let same = diff_log(&program, &path, 1, 10).expect("they are compared");
+    assert!(same.same_program && same.differences.is_empty(), "{same:?}");
+    let changed = Program::new("bank", changed_bank).version("1");
+    let before = diff_log(&changed, &path, 2, 10).expect("they are compared");
+    assert!(!before.same_program && !before.differences.is_empty());
+    server.close().expect("it closes");
+
+    let server = Server::start(changed, open(), options).expect("it starts");
+    let service = server.service();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let handover = loop {
+        if let Some(handover) = service.status().last_handover {
+            break handover;
+        }
+        assert!(Instant::now() < deadline, "the changed dataflow is never computed: {:?}", service.status());
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    assert_eq!(handover.differences, before.differences);
+    assert!(service.status().started.contains("of another version of the dataflow stands"), "{}", service.status().started);
+    server.close().expect("it closes");
 }

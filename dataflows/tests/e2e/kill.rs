@@ -88,7 +88,7 @@ fn every_acknowledged_event_is_there_once_after_each_kill() {
     let next = Arc::new(AtomicU64::new(0));
     let mut sent: Vec<Sent> = Vec::new();
     let mut frontier = 0;
-    let (mut unanswered, mut kept) = (0, 0);
+    let (mut unanswered, mut kept, mut restored) = (0, 0, 0);
     for round in 0..ROUNDS {
         let context = format!("round {round}, seed {seed}");
         let in_a_cycle = round % 2 == 1;
@@ -126,6 +126,7 @@ fn every_acknowledged_event_is_there_once_after_each_kill() {
         lambdaflow(["log", "verify", &log]).exits(0);
 
         let server = Serving::start(&log, &["-w", &workers, "--tick", "2ms"]);
+        restored += usize::from(server.get("/v1/status", &[]).ok()["started"].as_str().expect("a sentence").contains("restored"));
         let first = server.get("/v1/views/hits/scan", &[]).ok();
         let now = first["frontier"].as_u64().expect("a tick");
         assert!(now >= frontier, "{context}: the frontier was {frontier} before the kill and is {now}");
@@ -162,7 +163,10 @@ fn every_acknowledged_event_is_there_once_after_each_kill() {
         frontier = frontier.max(now);
     }
     let acknowledged = sent.len() - unanswered;
-    println!("{ROUNDS} kills: {acknowledged} requests acknowledged, {unanswered} not, of which {kept} are in the log");
+    assert!(restored > 0, "no restart went on from a generation");
+    println!(
+        "{ROUNDS} kills, {restored} times restored: {acknowledged} requests acknowledged, {unanswered} not, of which {kept} are in the log"
+    );
 }
 
 /// Bytes of the files in a directory, 0 if there is none.

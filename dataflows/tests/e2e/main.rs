@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `bank` | answers of joined views fit together, whenever they are read |
 //! | `cli` | messages, exit codes, nothing lost when something is wrong |
+//! | `generations` | a restart goes on from what is on disk, whatever happened to it |
 //! | `http` | every endpoint of the interface |
 //! | `kill` | `kill -9` of the running program, then all promises again |
 //! | `load` | answers stay exact while a generator appends and generations change |
@@ -11,6 +12,7 @@
 
 mod bank;
 mod cli;
+mod generations;
 mod harness;
 mod http;
 mod kill;

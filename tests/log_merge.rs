@@ -139,7 +139,7 @@ fn a_reader_beside_a_restart_that_merges_sees_all_events() {
                 })
             });
             drop(open(&disk, &SimClock::at(0), inline()).unwrap());
-            readers.map(|reader| reader.join().unwrap());
+            readers.into_iter().for_each(|reader| reader.join().unwrap());
         });
     }
 }

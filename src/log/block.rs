@@ -291,7 +291,7 @@ impl<E: Event> Rows<E> {
         let (runs, holes) = (self.run_words(), self.hole_words());
         frame.clear();
         frame.resize(HEADER_BYTES / 8, 0);
-        frame.push(runs.len() as u64 / 2 | (holes.len() as u64 / 2) << 32);
+        frame.push((runs.len() as u64 / 2) | ((holes.len() as u64 / 2) << 32));
         frame.extend_from_slice(runs);
         frame.extend_from_slice(holes);
         indexed::encode(frame, &self.columns.borrow());

@@ -3,11 +3,12 @@ mod log_support;
 
 use columnar::{Columnar, Index};
 use lambdaflow::log::{
-    Clock, Cursor, Earlier, Event, Log, LogError, LogOptions, LogReader, Offset, RedactRequest, SimClock, Tick, info, redact, verify,
+    Clock, Cursor, Earlier, Event, Log, LogError, LogOptions, LogReader, Offset, RedactRequest, SimClock, Tick, info, redact, rewrite, salvage, verify,
 };
 use lambdaflow::storage::{Disk, Rng, SimDisk};
 use log_support::{dir, inline, inline_small, partition_files};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use std::sync::Arc;
 
 #[derive(Clone, Debug, PartialEq, Columnar, Serialize, Deserialize)]
@@ -305,4 +306,35 @@ fn a_power_cut_while_the_new_type_is_adopted_loses_nothing() {
         }
     }
     assert!(adopted > 10 && not_yet > 10 || Rng::seed_from_env().is_some(), "{adopted} adopted, {not_yet} not yet");
+}
+
+#[test]
+fn a_rewritten_log_has_one_type_and_producers_go_on() {
+    let (disk, clock) = (SimDisk::new(), SimClock::at(1_000));
+    let log = open::<OrderV1>(&disk, &clock, inline()).unwrap();
+    log.append_as("p", 0, vec![v1(0)]).unwrap();
+    log.close().unwrap();
+    let log = open::<OrderV2>(&disk, &clock, inline()).unwrap();
+    log.append_as("p", 1, vec![v2(1)]).unwrap();
+    let due = read(log.cursor(Tick::ZERO));
+    log.close().unwrap();
+    let target = Path::new("/place/copy");
+    for salvaged in [false, true] {
+        let disk = disk.after_kill();
+        if salvaged {
+            assert_eq!(salvage::<OrderV2>(&disk, dir(), target, &inline()).unwrap().lost, []);
+        } else {
+            rewrite::<OrderV2>(&disk, dir(), target, &inline()).unwrap();
+        }
+        let summary = info(&disk, target).unwrap();
+        assert_eq!((summary.event.version, summary.earlier), (2, vec![]));
+        let log = Log::<OrderV2>::open(Arc::new(disk), Arc::clone(&clock) as Arc<dyn Clock>, target, inline()).unwrap();
+        assert_eq!(read(log.cursor(Tick::ZERO)), due);
+        // Of the earlier type, only the number of events can be compared; of this one, the events.
+        assert_eq!(log.append_as("p", 0, vec![v1(0).into()]).unwrap().first_offset(), Offset(0));
+        assert!(log.append_as("p", 0, vec![v2(0), v2(0)]).is_err());
+        assert_eq!(log.append_as("p", 1, vec![v2(1)]).unwrap().first_offset(), Offset(1));
+        assert!(log.append_as("p", 1, vec![v2(3)]).is_err());
+        assert_eq!(log.append_as("p", 2, vec![v2(2)]).unwrap().first_offset(), Offset(2));
+    }
 }

@@ -24,8 +24,9 @@ pub trait Event: Columnar<Container: Send + Sync> + Clone + Send + Sync + std::f
     /// The fields in order, as `name: type`.
     const FIELDS: &'static [&'static str];
 
-    /// The types that this one took the place of. Their events are converted when they are read, one by one; new ones are
-    /// stored in this type, both in one log. [`rewrite`](super::rewrite) converts them once for all.
+    /// The types that this one took the place of. Their events are converted when they are read, one by one and each time: a
+    /// replay of older blocks costs a conversion per event, where others are read in place. New events are stored in this
+    /// type, both in one log. [`rewrite`](super::rewrite) converts the older ones once for all.
     ///
     /// ```
     /// use lambdaflow::log::{Earlier, Event};

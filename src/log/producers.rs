@@ -128,6 +128,8 @@ pub(crate) struct Producers(BTreeMap<Arc<str>, VecDeque<Entry>>);
 /// Words of an entry.
 const ENTRY_WORDS: usize = 5;
 const EVENTS_BITS: u32 = 48;
+/// Stands for all types that a log no longer has: beyond any number that a type can have.
+const TYPE_GONE: u16 = u16::MAX;
 
 /// Whether this can be a producer's name.
 pub(crate) fn check_name(name: &str) -> Result<(), ProducerError> {
@@ -190,6 +192,14 @@ impl Producers {
         while entries.len() > PRODUCER_WINDOW {
             entries.pop_front();
         }
+    }
+
+    /// The same for a log in which the type with number `own` is number 0 and the only one.
+    pub fn renumbered(mut self, own: u16) -> Self {
+        for entry in self.0.values_mut().flatten() {
+            entry.event_type = if entry.event_type == own { 0 } else { TYPE_GONE };
+        }
+        self
     }
 
     /// Remembers what comes after this.

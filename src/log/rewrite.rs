@@ -65,7 +65,7 @@ pub fn rewrite<E: Event>(disk: &dyn Disk, source: &Path, target: &Path, options:
             producers.extend(&rows.producers);
             writer.push(Arc::clone(rows))?;
         }
-        let written = writer.finish(segments.end, &producers)?;
+        let written = writer.finish(segments.end, &producers.renumbered(types.own))?;
         copy.add(written);
     }
     let report = copy.finish(mark.reserved, &redactions)?;

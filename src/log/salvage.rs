@@ -94,7 +94,7 @@ pub fn salvage<E: Event>(disk: &dyn Disk, source: &Path, target: &Path, options:
         let end = mark.as_ref().map_or(Offset(0), |mark| mark.ends[partition.index()]);
         walk.skip_to(end, "the log ends before what the mark says was on disk");
         let (next, producers) = (walk.next, walk.producers);
-        let written = walk.writer.finish(next, &producers)?;
+        let written = walk.writer.finish(next, &producers.renumbered(types.own))?;
         copy.add(written);
     }
     document::write(disk, target, SALVAGED_NAME, &Salvaged { from_log_id: log.to_string(), lost: &lost, notes: &notes })?;

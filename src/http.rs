@@ -18,7 +18,10 @@
 //!
 //! Requests are carried out on threads for blocking work, so that a read that waits holds up no other.
 
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -30,6 +33,9 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::layers::{Cycle, CycleError};
 use crate::log::{LogError, ProducerError, Tick};
@@ -41,6 +47,8 @@ use crate::serving::{Read, ServeError, WAIT_DEFAULT};
 
 /// Largest body of one append, 64 MiB. A larger one is answered with 413; send it in parts.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
+/// Connections that are open at a time, or half as many as the process may have open files if that is less. Others wait.
+pub const CONNECTIONS_MAX: usize = 4096;
 /// Rows of `top` when `n` is not given.
 const TOP_DEFAULT: usize = 10;
 
@@ -75,7 +83,76 @@ pub async fn serve(
     service: Arc<dyn Service>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(service)).with_graceful_shutdown(stop).await
+    axum::serve(Bounded::new(listener), router(service)).with_graceful_shutdown(stop).await
+}
+
+/// A listener that lets only so many connections be open at a time; others wait in the system's queue. Without it, idle
+/// connections would take all files that the process may open, and the log would stop for want of one.
+struct Bounded {
+    listener: tokio::net::TcpListener,
+    room: Arc<Semaphore>,
+}
+
+/// A connection, and the room it takes until it is dropped.
+struct Connection {
+    stream: TcpStream,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Bounded {
+    fn new(listener: tokio::net::TcpListener) -> Self {
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let connections = files.map_or(CONNECTIONS_MAX, |files| CONNECTIONS_MAX.min(files as usize / 2)).max(1);
+        Bounded { listener, room: Arc::new(Semaphore::new(connections)) }
+    }
+}
+
+impl axum::serve::Listener for Bounded {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        let room = Arc::clone(&self.room).acquire_owned().await.expect("nobody closes it");
+        // Retries whatever goes wrong.
+        let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
+        (Connection { stream, _room: room }, address)
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
 async fn append(State(service): State<Shared>, pairs: Result<Parameters<Pairs>, QueryRejection>, request: Request) -> Response {

@@ -3,7 +3,8 @@ mod log_support;
 
 use columnar::{Columnar, Index};
 use lambdaflow::log::{
-    Clock, Cursor, Earlier, Event, Log, LogError, LogOptions, LogReader, Offset, RedactRequest, SimClock, Tick, info, redact, rewrite, salvage, verify,
+    Clock, Cursor, Earlier, Event, Log, LogError, LogOptions, LogReader, Offset, RedactRequest, SimClock, Tick, info, redact, rewrite,
+    salvage, verify,
 };
 use lambdaflow::storage::{Disk, Rng, SimDisk};
 use log_support::{dir, inline, inline_small, partition_files};

@@ -116,6 +116,7 @@ pub fn main_of(programs: Vec<Box<dyn Runnable>>) -> ExitCode {
         .with_target(false)
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("LAMBDAFLOW_LOG").unwrap_or_else(|_| "warn".into()))
         .init();
+    survive_file_size_limit();
     match carry_out(arguments.command, &programs) {
         Ok(code) => ExitCode::from(code),
         Err(Failure { code: 0, .. }) => ExitCode::SUCCESS,
@@ -123,6 +124,16 @@ pub fn main_of(programs: Vec<Box<dyn Runnable>>) -> ExitCode {
             let _ = writeln!(std::io::stderr(), "error: {}", failure.message);
             ExitCode::from(failure.code)
         }
+    }
+}
+
+/// Makes a write over `ulimit -f` fail, as any write can, instead of ending the process. A handler does that, and stays when
+/// the runtime that it came with is gone. Where there can be none, the signal ends the process as before.
+fn survive_file_size_limit() {
+    let signal = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() {
+        let _entered = runtime.enter();
+        drop(tokio::signal::unix::signal(signal));
     }
 }
 

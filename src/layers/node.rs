@@ -1,6 +1,6 @@
 //! One process's part of the handover: its batch graphs, its speed graphs, its share of the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -102,6 +102,8 @@ struct Computed {
     /// What the steps before froze.
     frozen: Vec<Vec<Frozen>>,
     full: bool,
+    /// The files that it did not have to write.
+    shared: BTreeSet<u64>,
 }
 
 /// A step that was carried out, or how it failed.
@@ -224,11 +226,20 @@ impl<E: Event> Node<E> {
     fn compute(&self, base: Generation, cut: Tick, full: bool) -> Result<Computed, Report> {
         let cuts = self.cuts(base.frontier, cut).map_err(|error| failed(&error, error.exit_code()))?;
         let full = full || base.is_initial();
-        let mut computed = Computed { generation: Arc::new(base), last: None, frozen: Vec::new(), full };
-        for cut in cuts {
+        let shared = files_of(&base);
+        let mut computed = Computed { generation: Arc::new(base), last: None, frozen: Vec::new(), full, shared };
+        let done = self.compute_steps(&mut computed, &cuts);
+        if done.is_err() {
+            self.forget(&computed);
+        }
+        done.map(|()| computed)
+    }
+
+    fn compute_steps(&self, computed: &mut Computed, cuts: &[Tick]) -> Result<(), Report> {
+        for &cut in cuts {
             if computed.last.is_some() {
-                self.write_last(&mut computed).map_err(failed_by)?;
-                self.compact(&computed.generation).map_err(failed_by)?;
+                self.write_last(computed).map_err(failed_by)?;
+                compact(&computed.generation, self.options.store.as_deref()).map_err(failed_by)?;
             }
             let base = Arc::clone(&computed.generation);
             let feed = Feed::new(self.log.cursor(base.frontier), Some(cut));
@@ -240,7 +251,14 @@ impl<E: Event> Node<E> {
             computed.generation = Arc::new(Generation { id: base.id + 1, frontier: cut, shards: output.shards });
             computed.last = Some((output.bases, output.frozen));
         }
-        Ok(computed)
+        Ok(())
+    }
+
+    /// Removes the files that were written for a generation, unless it was committed.
+    fn forget(&self, computed: &Computed) {
+        if let Some(store) = &self.options.store {
+            store.forget(&files_of(&computed.generation).difference(&computed.shared).copied().collect());
+        }
     }
 
     /// Where to cut `[from, to)`, so that each part has no more than the events that a batch takes in, or one tick.
@@ -269,18 +287,21 @@ impl<E: Event> Node<E> {
     fn write_last(&self, computed: &mut Computed) -> Result<(), GenerationError> {
         let Some((bases, mut frozen)) = computed.last.take() else { return Ok(()) };
         if let Some(store) = &self.options.store {
-            let shards = bases.iter().zip(&mut frozen).enumerate();
-            let shards = shards.map(|(worker, (base, frozen))| base.plus_written(frozen, store, worker).map(Arc::new));
-            let shards = shards.collect::<Result<Vec<_>, _>>()?;
+            let mut shards: Vec<Arc<Shard>> = bases.iter().map(|base| Arc::new(base.plus(&Vec::new()))).collect();
+            for (worker, (base, frozen)) in bases.iter().zip(&mut frozen).enumerate() {
+                match base.plus_written(frozen, store, worker) {
+                    Ok(shard) => shards[worker] = Arc::new(shard),
+                    Err(error) => {
+                        // What the other workers wrote is known, and can be removed.
+                        computed.generation = Arc::new(Generation { shards, ..Generation::clone(&computed.generation) });
+                        return Err(error);
+                    }
+                }
+            }
             computed.generation = Arc::new(Generation { shards, ..Generation::clone(&computed.generation) });
         }
         computed.frozen.push(frozen);
         Ok(())
-    }
-
-    /// Merges runs of similar size.
-    fn compact(&self, generation: &Generation) -> Result<(), GenerationError> {
-        compact(generation, self.options.store.as_deref())
     }
 
     /// Waits until the runs of the last generation are merged. `false` if that panicked.
@@ -441,7 +462,9 @@ impl<E: Event> Node<E> {
 
     fn discard(&self) {
         let mut state = self.state();
-        state.computed = None;
+        if let Some(computed) = state.computed.take() {
+            self.forget(&computed);
+        }
         if let Some(adopted) = state.adopted.take() {
             adopted.close();
         }
@@ -470,6 +493,10 @@ impl<E: Event> Processes for OneProcess<E> {
 
 pub(super) fn failed(reason: impl ToString, exit_code: u8) -> Report {
     Report::Failed { reason: reason.to_string(), exit_code }
+}
+
+fn files_of(generation: &Generation) -> BTreeSet<u64> {
+    generation.shards.iter().flat_map(|shard| shard.files()).map(|file| file.number()).collect()
 }
 
 fn nothing_computed() -> Report {

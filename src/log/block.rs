@@ -368,26 +368,39 @@ impl<E: Event> Rows<E> {
         Rows { partition, first_offset, end, runs, holes, columns: Column::Typed(columns), events, ticks, producers }
     }
 
-    /// One block of the rows of `parts`, which follow each other. Whose appends they are is left out.
-    pub fn merge(parts: &[Arc<Rows<E>>]) -> Arc<Rows<E>> {
-        let first = parts.first().expect("a block is merged from at least one");
-        Self::merge_from(first.first_offset, parts)
+    /// One block of the rows of `parts`, which follow each other. Whose appends they are is left out. An error where blocks from
+    /// a disk are wrong behind right checksums: only here are the elements of lists followed.
+    pub fn try_merge(parts: &[Arc<Rows<E>>]) -> Result<Arc<Rows<E>>, String> {
+        Self::try_merge_from(parts[0].first_offset, parts)
     }
 
-    /// As [`Rows::merge`], from an offset before; what is missing between the parts, or before the first, has no events.
-    pub fn merge_from(first_offset: Offset, parts: &[Arc<Rows<E>>]) -> Arc<Rows<E>> {
+    /// As [`Rows::try_merge`], from an offset before; what is missing between the parts, or before the first, has no events.
+    pub fn try_merge_from(first_offset: Offset, parts: &[Arc<Rows<E>>]) -> Result<Arc<Rows<E>>, String> {
+        caught(parts[0].first_offset, || Self::merge_from(first_offset, parts))
+    }
+
+    fn merge_from(first_offset: Offset, parts: &[Arc<Rows<E>>]) -> Arc<Rows<E>> {
         if let [only] = parts
             && only.producers.is_empty()
             && only.first_offset == first_offset
         {
             return Arc::clone(only);
         }
+        Self::copied(first_offset, parts)
+    }
+
+    fn copied(first_offset: Offset, parts: &[Arc<Rows<E>>]) -> Arc<Rows<E>> {
         let (first, last) = (&parts[0], &parts[parts.len() - 1]);
         let mut builder = RowsBuilder::new(first.partition, first_offset, parts.iter().map(|part| part.columns.borrow()));
         for part in parts {
             builder.push(part, 0..part.events);
         }
         Arc::new(builder.finish(last.end, (first.first_tick(), last.last_tick())))
+    }
+
+    /// Follows all of the columns, as copying them does.
+    pub fn check_elements(self: &Arc<Self>) -> Result<(), String> {
+        caught(self.first_offset, || drop(Self::copied(self.first_offset, std::slice::from_ref(self))))
     }
 
     /// A block without events.
@@ -397,18 +410,27 @@ impl<E: Event> Rows<E> {
 
     /// The block without the events of some rows; `None` when there are none such.
     pub fn without(self: &Arc<Self>, mut gone: impl FnMut(usize) -> Result<bool, LogError>) -> Result<Option<Arc<Rows<E>>>, LogError> {
-        let mut builder = RowsBuilder::new(self.partition, self.first_offset, [self.columns.borrow()].into_iter());
-        let mut start = 0;
+        let (mut kept, mut start) = (Vec::new(), 0);
         for row in 0..self.events {
             if gone(row)? {
-                builder.push(self, start..row);
+                kept.push(start..row);
                 start = row + 1;
             }
         }
-        builder.push(self, start..self.events);
-        let fewer = builder.columns.len() < self.events;
-        Ok(fewer.then(|| Arc::new(builder.finish(self.end, self.ticks))))
+        kept.push(start..self.events);
+        if kept.len() == 1 {
+            return Ok(None);
+        }
+        let mut builder = RowsBuilder::new(self.partition, self.first_offset, [self.columns.borrow()].into_iter());
+        kept.into_iter().for_each(|rows| builder.push(self, rows));
+        Ok(Some(Arc::new(builder.finish(self.end, self.ticks))))
     }
+}
+
+/// Copies columns whose bounds may be wrong.
+fn caught<T>(first_offset: Offset, copy: impl FnOnce() -> T) -> Result<T, String> {
+    let copied = std::panic::catch_unwind(std::panic::AssertUnwindSafe(copy));
+    copied.map_err(|_| format!("columns from offset {first_offset} on whose lists have bounds outside their values"))
 }
 
 /// A block under construction, from rows of others in ascending order.

@@ -259,6 +259,7 @@ impl Lane {
             core.wait_for_sealing()?;
         }
         self.sync(core.durability)?;
+        core.check_place()?;
         let dir = core.partition_dir(self.partition);
         let path = dir.join(active_name(self.end));
         let file = uninterrupted(|| core.disk.create(&path)).map_err(|error| LogError::storage("create", &path, error))?;

@@ -9,7 +9,7 @@ use super::error::LogError;
 use super::event::{Event, Types};
 use super::frame::{LogId, SegmentId};
 use super::mark::{self, Mark};
-use super::meta::{Meta, partition_dir};
+use super::meta::{LOCK_NAME, Meta, partition_dir};
 use super::options::{Durability, Execution, LogOptions};
 use super::partition::Contents;
 use super::position::{Offset, Partition, Tick};
@@ -32,6 +32,8 @@ pub(crate) struct Core<E: Event> {
     pub disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     pub dir: PathBuf,
+    /// Which file is the lock of this log.
+    lock_identity: (u64, u64),
     pub log_id: LogId,
     pub meta: Meta,
     pub types: Arc<Types<E>>,
@@ -79,16 +81,23 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn lock_identity(disk: &dyn Disk, dir: &Path) -> Result<(u64, u64), LogError> {
+    let path = dir.join(LOCK_NAME);
+    uninterrupted(|| disk.identity(&path)).map_err(|error| LogError::storage("find", &path, error))
+}
+
 impl<E: Event> Core<E> {
     /// Recovers a log whose lock is held: judges all partitions, then seals what was active, then reserves ticks.
     pub fn recover(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, dir: &Path, options: &LogOptions, meta: Meta) -> Result<Self, LogError> {
         let log_id = meta.id(dir)?;
         let types = Arc::new(meta.types::<E>(dir)?);
+        let lock_identity = lock_identity(&*disk, dir)?;
         let mark = Mark::read(&*disk, dir, &meta)?;
         let mut redactions = Redactions::read(&*disk, dir)?;
         let revision = redactions.revision();
         let known = Known { disk: &*disk, dir, log: log_id, mark: &mark, revision, types: &types, beside: Beside::Nobody };
-        let plans = plan_all(&known)?;
+        let mut plans = plan_all(&known)?;
+        plans.iter_mut().try_for_each(|plan| plan.merge(options.block_events_max))?;
         let ends: Vec<Offset> = plans.iter().map(|plan| plan.end).collect();
         let floor = plans.iter().map(|plan| plan.last_tick).max().unwrap_or_default().max(mark.reserved);
         let mut meta = meta;
@@ -107,6 +116,7 @@ impl<E: Event> Core<E> {
             disk,
             clock,
             dir: dir.to_path_buf(),
+            lock_identity,
             log_id,
             meta,
             types,
@@ -156,6 +166,17 @@ impl<E: Event> Core<E> {
     pub fn is_closed(&self) -> bool {
         lock(&self.state).phase == Phase::Closed
     }
+
+    /// Whether the directory is the one whose lock is held. Files are made by their names: when the directory was moved, and
+    /// another log has its name, they would be made there.
+    pub fn check_place(&self) -> Result<(), LogError> {
+        if lock_identity(&*self.disk, &self.dir)? == self.lock_identity {
+            return Ok(());
+        }
+        let moved = std::io::Error::other("it is another log's by now: the directory was moved while it was in use");
+        Err(LogError::storage("write to", &self.dir.join(LOCK_NAME), moved))
+    }
+
     pub fn partition_dir(&self, partition: Partition) -> PathBuf {
         partition_dir(&self.dir, partition)
     }
@@ -363,6 +384,7 @@ impl<E: Event> Core<E> {
 
     fn try_seal(&self, partition: Partition, first: Offset) -> Result<(), LogError> {
         let dir = self.partition_dir(partition);
+        self.check_place()?;
         let segments = self.contents.segments(partition.index());
         let blocks = segments.open.first().map(|open| open.blocks.clone()).unwrap_or_default();
         let before = segments.sealed.last().cloned();
@@ -395,7 +417,7 @@ impl<E: Event> Core<E> {
         let reserved = mark::reserve(now, state.ticks.floor());
         let mark = self.mark(reserved, &state);
         drop(state);
-        match mark.write(&*self.disk, &self.dir) {
+        match self.check_place().and_then(|()| mark.write(&*self.disk, &self.dir)) {
             Ok(()) => {
                 let mut state = lock(&self.state);
                 state.ticks.reserve(reserved);
@@ -430,6 +452,7 @@ impl<E: Event> Core<E> {
         let reserved = state.ticks.floor().max(state.ticks.frontier());
         let mark = Mark { clean: true, ends, ..self.mark(reserved, &state) };
         drop(state);
+        self.check_place()?;
         mark.write(&*self.disk, &self.dir)
     }
 }

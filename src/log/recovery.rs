@@ -24,7 +24,7 @@ use super::options::LogOptions;
 use super::partition::{OpenSegment, Segments};
 use super::position::{Offset, Partition, Tick};
 use super::producers::Producers;
-use super::segment::{Sealed, Sealing, SegmentFile, active_name, flawed, seal, sealed_name};
+use super::segment::{Groups, Sealed, Sealing, SegmentFile, active_name, flawed, seal, sealed_name};
 use crate::storage::{Bytes, Disk, EntryKind, Step, reach, uninterrupted};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -169,7 +169,14 @@ pub(crate) struct Plan<E: Event> {
 
 enum Planned<E: Event> {
     Sealed(SegmentFile),
-    Active { id: SegmentId, path: PathBuf, blocks: Vec<Arc<Rows<E>>>, torn: Option<Vec<u8>> },
+    /// `producers` are those of its blocks, which lose theirs when they are merged.
+    Active {
+        id: SegmentId,
+        path: PathBuf,
+        blocks: Vec<Arc<Rows<E>>>,
+        producers: Producers,
+        torn: Option<Vec<u8>>,
+    },
 }
 
 /// What follows `NNN.` in the name of a segment that redaction `n` rewrote, before `n`.
@@ -355,7 +362,21 @@ impl<E: Event> Plan<E> {
         }
         self.end = end;
         self.last_tick = frames.last().map_or(self.last_tick, |(_, header)| header.last_tick);
-        self.segments.push(Planned::Active { id, path: path.to_path_buf(), blocks, torn });
+        let mut producers = Producers::default();
+        blocks.iter().for_each(|rows: &Arc<Rows<E>>| producers.extend(&rows.producers));
+        self.segments.push(Planned::Active { id, path: path.to_path_buf(), blocks, producers, torn });
+        Ok(())
+    }
+
+    /// Merges the blocks that sealing will merge. Done before anything is changed, because it can fail.
+    pub fn merge(&mut self, block_events_max: usize) -> Result<(), LogError> {
+        for segment in &mut self.segments {
+            if let Planned::Active { id, path, blocks, .. } = segment {
+                let groups = Groups::of(std::mem::take(blocks).into_iter().map(Ok), block_events_max);
+                let damaged = |what| flawed(id.partition, path, Flaw::new(0, what), None);
+                *blocks = groups.map(|group| Rows::try_merge(&group?).map_err(damaged)).collect::<Result<_, _>>()?;
+            }
+        }
         Ok(())
     }
 
@@ -388,7 +409,7 @@ impl<E: Event> Plan<E> {
                     }
                     sealed.push(Sealed::new(segment, &self.types));
                 }
-                Planned::Active { id, path, blocks, torn } => {
+                Planned::Active { id, path, blocks, producers: later, torn } => {
                     if let Some(tail) = torn {
                         reach(Step::TornBeforeCopy);
                         let copy = set_aside(disk, &self.dir, &path, &tail)?;
@@ -397,7 +418,7 @@ impl<E: Event> Plan<E> {
                     }
                     if !blocks.is_empty() {
                         let mut producers = producers_of(sealed.last())?;
-                        blocks.iter().for_each(|rows| producers.extend(&rows.producers));
+                        producers.extend(&later);
                         let file = seal(sealing, id, blocks.into_iter().map(Ok), &producers)?;
                         sealed.push(Sealed::new(file, &self.types));
                     }

@@ -24,7 +24,7 @@ use super::options::{Execution, LogOptions};
 use super::position::{Offset, Partition};
 use super::recovery::{Listing, remove, rewritten_name};
 use super::segment::{Sealed, SegmentWriter, sealed_name};
-use crate::storage::{Disk, uninterrupted};
+use crate::storage::{Disk, Step, reach, uninterrupted};
 use columnar::Index;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
@@ -249,7 +249,9 @@ pub fn redact_after<E: Event>(
             torn_tails,
         });
         list.pending = true;
+        reach(Step::RedactBeforeCommit);
         list.write(&*disk, dir)?;
+        reach(Step::RedactAfterCommit);
         list.remove_torn_tails(&*disk, dir)?;
         for segment in &segments {
             let SegmentPlace { partition, first, .. } = SegmentPlace::of(segment);
@@ -258,7 +260,9 @@ pub fn redact_after<E: Event>(
             uninterrupted(|| disk.rename(&from, &to)).map_err(|error| LogError::storage("rename", &from, error))?;
             disk.sync_dir(&dir).map_err(|error| LogError::storage("sync", &dir, error))?;
         }
+        reach(Step::RedactBeforeSettle);
         list.settle(&*disk, dir)?;
+        reach(Step::RedactAfterSettle);
         report.id = Some(id);
         Ok(report)
     })

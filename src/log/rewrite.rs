@@ -178,7 +178,8 @@ impl<'a, E: Event> PartitionWriter<'a, E> {
         if self.group.is_empty() {
             return Ok(());
         }
-        let rows = Rows::merge_from(self.next, &self.group);
+        let damaged = |what| LogError::damaged_file(&partition_dir(&self.new.dir, self.partition), 0, what);
+        let rows = Rows::try_merge_from(self.next, &self.group).map_err(damaged)?;
         self.group.clear();
         self.write(&rows)
     }

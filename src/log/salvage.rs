@@ -21,6 +21,7 @@ use super::segment::SegmentFile;
 use crate::storage::{Bytes, Disk, EntryKind, uninterrupted};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::sync::Arc;
 
 /// The file in which a salvaged log says what it lacks.
 pub(crate) const SALVAGED_NAME: &str = "salvaged.json";
@@ -255,10 +256,15 @@ impl<E: Event> Walk<'_, E> {
         if rows.first_offset < self.next || rows.first_tick() < self.tick {
             return Ok(());
         }
+        let rows = Arc::new(rows);
+        if let Err(what) = rows.check_elements() {
+            self.why = Some(what);
+            return Ok(());
+        }
         self.skip_to(rows.first_offset, "a segment is missing");
         self.next = rows.end;
         self.tick = rows.last_tick();
-        self.writer.push(std::sync::Arc::new(rows))
+        self.writer.push(rows)
     }
 
     /// Everything up to `offset` that was not found is lost.

@@ -369,7 +369,8 @@ pub(crate) fn seal<E: Event>(
     let temporary = dir.join(format!("{}.tmp", sealed_name(id.first)));
     let mut writer = SegmentWriter::create(disk, temporary.clone(), id, event_type)?;
     for group in Groups::of(blocks, block_events_max) {
-        writer.push(&*Rows::merge(&group?))?;
+        let merged = Rows::try_merge(&group?).map_err(|what| flawed(id.partition, &path, Flaw::new(0, what), None));
+        writer.push(&*merged?)?;
     }
     writer.finish(producers)?;
     reach(Step::SealBeforeRename);

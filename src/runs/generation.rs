@@ -57,9 +57,7 @@ impl Shard {
         if self.slots.iter().zip(&*runs).all(|(slot, run)| slot.rows_of(&**run) == 0) {
             return Ok(self.plus(runs));
         }
-        let mut file = store.create(worker)?;
-        self.slots.iter().zip(&*runs).try_for_each(|(slot, run)| slot.write(&**run, &mut file))?;
-        let file = store.finish(file)?;
+        let file = store.write(worker, |file| self.slots.iter().zip(&*runs).try_for_each(|(slot, run)| slot.write(&**run, file)))?;
         for (at, (slot, run)) in self.slots.iter().zip(&mut *runs).enumerate() {
             *run = slot.read(&file, at)?;
         }
@@ -96,12 +94,10 @@ impl Shard {
             let similar = |at: &usize| files[at - 1].rows() < SIZE_RATIO as u64 * files[*at].rows();
             let Some(at) = (1..files.len()).rev().find(similar) else { return Ok(()) };
             let pair = [files[at - 1].number(), files[at].number()];
-            let mut file = store.create(worker)?;
-            self.slots.iter().try_for_each(|slot| slot.merge(pair, &mut file))?;
-            let merged = store.finish(file)?;
-            for (index, slot) in self.slots.iter().enumerate() {
-                slot.replace(pair, &merged, index)?;
-            }
+            let merged = store.write(worker, |file| self.slots.iter().try_for_each(|slot| slot.merge(pair, file)))?;
+            // All are read before one is replaced: a slot that kept the pair would be left out of the next merge.
+            let runs = self.slots.iter().enumerate().map(|(at, slot)| slot.read(&merged, at)).collect::<Result<Frozen, _>>()?;
+            self.slots.iter().zip(&runs).for_each(|(slot, run)| slot.replace(pair, &**run));
             self.lock().splice(at - 1..=at, [merged]);
         }
     }

@@ -218,8 +218,8 @@ pub trait AnyLevels: Send + Sync {
     fn open(&self, files: &[Arc<RunFile>], slot: usize) -> Result<Arc<dyn AnyLevels>, GenerationError>;
     /// Writes the sum of the runs of two files into another.
     fn merge(&self, pair: [u64; 2], file: &mut RunFileWriter) -> Result<(), GenerationError>;
-    /// Puts the run of a file in the place of those of two others, whose sum it is.
-    fn replace(&self, pair: [u64; 2], file: &RunFile, slot: usize) -> Result<(), GenerationError>;
+    /// Puts a run in the place of those of two files, whose sum it is.
+    fn replace(&self, pair: [u64; 2], run: &dyn Any);
     /// Writes the rows of all `parts`, levels of these types, whose keys a worker owns.
     fn write_share(
         &self,
@@ -281,17 +281,16 @@ impl<K: Data, V: Data, R: Change> AnyLevels for Levels<K, V, R> {
         file.slot(&of_pair, |_| true)
     }
 
-    fn replace(&self, pair: [u64; 2], file: &RunFile, slot: usize) -> Result<(), GenerationError> {
-        let merged = file.run::<K, V, R>(slot)?;
+    fn replace(&self, pair: [u64; 2], run: &dyn Any) {
+        let merged = Self::typed(run);
         let mut runs = self.runs().to_vec();
         // A pair is adjacent in each slot, too: runs are in the order of their files.
         let at = runs.iter().position(|run| is_in(run, pair));
         runs.retain(|run| !is_in(run, pair));
         if let Some(at) = at.filter(|_| !merged.is_empty()) {
-            runs.insert(at, Arc::new(merged));
+            runs.insert(at, Arc::clone(merged));
         }
         self.runs.store(Arc::new(runs));
-        Ok(())
     }
 
     fn write_share(

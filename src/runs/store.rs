@@ -102,16 +102,24 @@ impl GenerationStore {
         Ok(manifest)
     }
 
-    /// Starts a file of runs.
-    pub(crate) fn create(&self, shard: usize) -> Result<RunFileWriter, GenerationError> {
+    /// Writes a file of runs: durable but for its name, see [`GenerationStore::commit`]. Nothing is left of one that fails.
+    pub(crate) fn write(
+        &self,
+        shard: usize,
+        content: impl FnOnce(&mut RunFileWriter) -> Result<(), GenerationError>,
+    ) -> Result<Arc<RunFile>, GenerationError> {
         uninterrupted(|| self.disk.create_dir(&self.dir)).map_err(|error| LogError::storage("create", &self.dir, error))?;
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
-        RunFileWriter::create(&*self.disk, &self.path(number, RUNS), FileId { log: self.log, number, shard: shard as u64 })
-    }
-
-    /// Finishes a file of runs: durable but for its name, see [`GenerationStore::commit`].
-    pub(crate) fn finish(&self, file: RunFileWriter) -> Result<Arc<RunFile>, GenerationError> {
-        file.finish(&*self.disk)
+        let path = self.path(number, RUNS);
+        let created = RunFileWriter::create(&*self.disk, &path, FileId { log: self.log, number, shard: shard as u64 });
+        let written = created.and_then(|mut file| {
+            content(&mut file)?;
+            file.finish(&*self.disk)
+        });
+        if written.is_err() {
+            self.forget(&BTreeSet::from([number]));
+        }
+        written
     }
 
     /// Makes a generation durable: from here on a restart finds it. Then removes what is no longer kept.
@@ -144,16 +152,27 @@ impl GenerationStore {
         self.remove_unnamed()
     }
 
-    /// Removes files of runs that no manifest names.
-    fn remove_unnamed(&self) -> Result<(), GenerationError> {
+    /// Files of runs that manifests name.
+    fn named(&self) -> Result<BTreeSet<u64>, GenerationError> {
         let mut named = BTreeSet::new();
         for (_, manifest) in self.manifests()? {
             named.extend(manifest?.files().map(|file| file.number));
         }
-        for number in self.numbers(RUNS)?.difference(&named) {
-            self.remove(&self.path(*number, RUNS))?;
+        Ok(named)
+    }
+
+    /// Removes files of runs that no manifest names.
+    fn remove_unnamed(&self) -> Result<(), GenerationError> {
+        let named = self.named()?;
+        self.numbers(RUNS)?.difference(&named).try_for_each(|number| self.remove(&self.path(*number, RUNS)))
+    }
+
+    /// Removes those of some files of runs that no manifest names, as far as that is possible.
+    pub(crate) fn forget(&self, files: &BTreeSet<u64>) {
+        let removed = self.named().and_then(|named| files.difference(&named).try_for_each(|number| self.remove(&self.path(*number, RUNS))));
+        if let Err(error) = removed {
+            tracing::warn!(%error, "files of runs that nobody needs are left over until the next commit");
         }
-        Ok(())
     }
 
     fn remove(&self, path: &Path) -> Result<(), GenerationError> {
@@ -207,12 +226,13 @@ impl GenerationStore {
         workers: usize,
     ) -> Result<Vec<Arc<Shard>>, GenerationError> {
         let share = |worker: usize| {
-            let mut file = self.create(worker)?;
-            for (at, slot) in slots.iter().enumerate() {
-                let parts: Vec<_> = shards.iter().map(|shard| Arc::clone(&shard.slots()[at])).collect();
-                slot.write_share(&parts, worker, workers, &mut file)?;
-            }
-            Shard::open(slots, vec![self.finish(file)?]).map(Arc::new)
+            let file = self.write(worker, |file| {
+                slots.iter().enumerate().try_for_each(|(at, slot)| {
+                    let parts: Vec<_> = shards.iter().map(|shard| Arc::clone(&shard.slots()[at])).collect();
+                    slot.write_share(&parts, worker, workers, file)
+                })
+            })?;
+            Shard::open(slots, vec![file]).map(Arc::new)
         };
         (0..workers).map(share).collect()
     }

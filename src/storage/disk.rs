@@ -6,6 +6,7 @@ use std::any::Any;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// A file system, as far as a log and its generations use one.
@@ -29,6 +30,10 @@ pub trait Disk: Send + Sync {
     /// Takes the lock of a file, creating it, and writes the process id into it; held until the guard is dropped.
     /// [`ErrorKind::WouldBlock`] when it is taken; the error's text is then the file's content.
     fn lock(&self, file: &Path) -> io::Result<LockGuard>;
+    /// Device and inode: what tells a file from another that got its name. The same for all on a disk without such a thing.
+    fn identity(&self, _file: &Path) -> io::Result<(u64, u64)> {
+        Ok((0, 0))
+    }
 }
 
 /// A file being written from front to back.
@@ -107,7 +112,11 @@ impl DiskFile for RealFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.0.sync_data() // the length is data's own metadata and is written with it
+        self.0.sync_data()?; // the length is data's own metadata and is written with it
+        match self.0.metadata()?.nlink() {
+            0 => Err(io::Error::new(ErrorKind::NotFound, "the file was removed while it was being written")),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -158,6 +167,11 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn identity(&self, file: &Path) -> io::Result<(u64, u64)> {
+        let metadata = fs::metadata(file)?;
+        Ok((metadata.dev(), metadata.ino()))
     }
 
     fn lock(&self, path: &Path) -> io::Result<LockGuard> {

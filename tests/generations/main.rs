@@ -2,6 +2,7 @@
 //! any step costs an event or changes an answer.
 
 mod crash;
+mod faults;
 mod files;
 mod restart;
 mod system;

@@ -309,7 +309,12 @@ impl Serving {
     pub fn start(log: impl AsRef<Path>, more: &[&str]) -> Self {
         let log = log.as_ref().to_str().expect("a path in UTF-8");
         let arguments = ["run", "web_analytics", "--listen", "127.0.0.1:0", "--log", log];
-        let mut process = start(program(arguments.iter().chain(more)), "");
+        Self::from(start(program(arguments.iter().chain(more)), ""))
+    }
+
+    /// Waits until a server says that it serves.
+    #[track_caller]
+    pub fn from(mut process: Guard) -> Self {
         let url = eventually("the server serves", || {
             let stderr = process.stderr();
             assert!(process.ended().is_none(), "the server ended: {stderr}");

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `bank` | answers of joined views fit together, whenever they are read |
 //! | `cli` | messages, exit codes, nothing lost when something is wrong |
+//! | `faults` | full outputs, limits, clocks, signals |
 //! | `generations` | a restart goes on from what is on disk, whatever happened to it |
 //! | `http` | every endpoint of the interface |
 //! | `kill` | `kill -9` of the running program, then all promises again |
@@ -12,6 +13,7 @@
 
 mod bank;
 mod cli;
+mod faults;
 mod generations;
 mod harness;
 mod http;

@@ -69,7 +69,7 @@ fn open_as<E: Event>(disk: &SimDisk, options: LogOptions) -> Result<Log<E>, LogE
 }
 
 #[test]
-fn a_log_of_format_version_1_is_read_as_it_was_written_and_gone_on_with() {
+fn a_log_of_format_version_1_is_read_as_it_was_written() {
     let disk = planted("v1");
     assert!(verify(&disk, dir()).unwrap().is_whole());
     assert_eq!(info(&disk, dir()).unwrap().partitions[0].events, 15);
@@ -145,7 +145,7 @@ fn the_newest_golden_log_is_what_this_release_writes() {
 }
 
 #[test]
-fn a_log_of_format_version_2_is_read_as_it_was_written_and_gone_on_with() {
+fn a_log_of_format_version_2_is_read_as_it_was_written() {
     let disk = planted("v2");
     assert!(verify(&disk, dir()).unwrap().is_whole());
     let summary = info(&disk, dir()).unwrap();

@@ -166,7 +166,7 @@ impl Producers {
             };
         };
         let oldest = entries.front().map_or(0, |entry| entry.sequence);
-        let expected = oldest + entries.len() as u64;
+        let expected = oldest.saturating_add(entries.len() as u64);
         if sequence >= expected {
             return if sequence == expected { Ok(Verdict::Fresh) } else { Err(ProducerError::Ahead { producer, sequence, expected }) };
         }
@@ -184,7 +184,7 @@ impl Producers {
             Place::Occupied(place) => place.into_mut(),
             Place::Vacant(place) => place.insert(VecDeque::new()),
         };
-        if entries.back().is_some_and(|last| last.sequence + 1 != entry.sequence) {
+        if entries.back().is_some_and(|last| last.sequence.checked_add(1) != Some(entry.sequence)) {
             // A table that was salvaged in part: only what follows the newest gap can be judged.
             entries.clear();
         }

@@ -143,11 +143,12 @@ impl SegmentFile {
             .collect();
         let (first_tick, last_tick, end) = (Tick(u64_at(footer, 48)), Tick(u64_at(footer, 56)), Offset(u64_at(footer, 40)));
         let (first, last) = (&index[0], &index[blocks - 1]);
+        let counts_fit = index.iter().all(|entry| entry.end > entry.first_offset && entry.events <= entry.end.0 - entry.first_offset.0);
         let chained = index.windows(2).all(|pair| {
             pair[0].end == pair[1].first_offset && pair[0].last_tick <= pair[1].first_tick && pair[0].position < pair[1].position
         });
         let fits = first.first_offset == id.first && first.position == 0 && last.end == end && last.position < data_bytes;
-        if !chained || !fits || first.first_tick != first_tick || last.last_tick != last_tick {
+        if !chained || !fits || !counts_fit || first.first_tick != first_tick || last.last_tick != last_tick {
             return Err(Flaw::new(data_bytes, "an index that does not chain up"));
         }
         let (path, digest) = (path.to_path_buf(), u64_at(footer, 72));

@@ -10,7 +10,7 @@ use crate::log::Tick;
 use crate::operators::panic_message;
 use crate::runs::{Audit, Contents, Difference, Manifest};
 
-use super::control::{Command, Processes, Report, Restored};
+use super::control::{Command, Failure, Processes, Report, Restored};
 
 /// Events after the newest generation on disk that a start replays in the speed layer. With more, the batch layer computes a
 /// generation first: the speed layer keeps all that changed since its base in memory.
@@ -137,7 +137,8 @@ impl Coordinator {
     pub fn start(&mut self) -> Result<Started, CycleError> {
         let frontier = self.propose()?;
         let reports = self.step("restore", &Command::Restore)?;
-        let restored = reports.into_iter().filter_map(|report| if let Report::Restored(restored) = report { Some(restored) } else { None });
+        let restored =
+            reports.into_iter().filter_map(|report| if let Report::Restored(restored) = report { Some(*restored) } else { None });
         let found = restored.reduce(|all, other| if other.newest.is_some() { all } else { other }).unwrap_or_default();
         self.last_id = found.last_id;
         let mut started = Started { manifest: Manifest::default(), found, outdated: false, handover: None };
@@ -308,7 +309,7 @@ impl Coordinator {
     fn step(&mut self, step: &'static str, command: &Command) -> Result<Vec<Report>, CycleError> {
         let reports = self.processes.ask(command);
         for (process, report) in reports.iter().enumerate() {
-            if let Report::Failed { reason, exit_code } = report {
+            if let Report::Failed(Failure { reason, exit_code }) = report {
                 return Err(CycleError::Step { step, process, reason: reason.clone(), exit_code: *exit_code });
             }
         }

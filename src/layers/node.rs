@@ -16,7 +16,7 @@ use crate::storage::{Step, reach};
 
 use super::batch::{BATCH_NICE, BatchError, run_batch};
 use super::blueprint::Blueprint;
-use super::control::{Command, Processes, Report};
+use super::control::{Command, Failure, Processes, Report};
 use super::feed::Feed;
 use super::graph::Dataflow;
 use super::speed::{SpeedGraph, SpeedWorkers};
@@ -107,7 +107,7 @@ struct Computed {
 }
 
 /// A step that was carried out, or how it failed.
-pub(super) type Outcome = Result<Report, Report>;
+pub(super) type Outcome = Result<Report, Failure>;
 
 impl<E: Event> Node<E> {
     /// Starts the speed workers. Nothing is served until a coordinator hands over to a first generation.
@@ -174,7 +174,7 @@ impl<E: Event> Node<E> {
                 Ok(Report::Done)
             }
         };
-        outcome.unwrap_or_else(|failed| failed)
+        outcome.unwrap_or_else(Report::Failed)
     }
 
     pub(super) fn range(&self, frontier: Tick) -> Result<LogRange, LogError> {
@@ -223,7 +223,7 @@ impl<E: Event> Node<E> {
     }
 
     /// Computes a generation through `cut`, in several steps if it takes in many events.
-    fn compute(&self, base: Generation, cut: Tick, full: bool) -> Result<Computed, Report> {
+    fn compute(&self, base: Generation, cut: Tick, full: bool) -> Result<Computed, Failure> {
         let cuts = self.cuts(base.frontier, cut).map_err(|error| failed(&error, error.exit_code()))?;
         let full = full || base.is_initial();
         let shared = files_of(&base);
@@ -235,7 +235,7 @@ impl<E: Event> Node<E> {
         done.map(|()| computed)
     }
 
-    fn compute_steps(&self, computed: &mut Computed, cuts: &[Tick]) -> Result<(), Report> {
+    fn compute_steps(&self, computed: &mut Computed, cuts: &[Tick]) -> Result<(), Failure> {
         for &cut in cuts {
             if computed.last.is_some() {
                 self.write_last(computed).map_err(failed_by)?;
@@ -311,7 +311,7 @@ impl<E: Event> Node<E> {
     }
 
     /// Works on what was computed. It is out of the state meanwhile, so that nobody waits for its lock.
-    fn with_computed<T>(&self, work: impl FnOnce(&mut Computed) -> Result<T, Report>) -> Result<T, Report> {
+    fn with_computed<T>(&self, work: impl FnOnce(&mut Computed) -> Result<T, Failure>) -> Result<T, Failure> {
         let mut computed = self.state().computed.take().ok_or_else(nothing_computed)?;
         let done = work(&mut computed);
         self.state().computed = Some(computed);
@@ -440,7 +440,7 @@ impl<E: Event> Node<E> {
     }
 
     /// Waits for a graph, as long as it can still come there.
-    fn wait_until(&self, graph: &SpeedGraph<E>, reached: impl Fn() -> bool) -> Result<(), Report> {
+    fn wait_until(&self, graph: &SpeedGraph<E>, reached: impl Fn() -> bool) -> Result<(), Failure> {
         let deadline = Instant::now() + PATIENCE;
         while !reached() {
             if let Some((reason, exit_code)) = self.failure_of(graph) {
@@ -491,19 +491,19 @@ impl<E: Event> Processes for OneProcess<E> {
     }
 }
 
-pub(super) fn failed(reason: impl ToString, exit_code: u8) -> Report {
-    Report::Failed { reason: reason.to_string(), exit_code }
+pub(super) fn failed(reason: impl ToString, exit_code: u8) -> Failure {
+    Failure { reason: reason.to_string(), exit_code }
 }
 
 fn files_of(generation: &Generation) -> BTreeSet<u64> {
     generation.shards.iter().flat_map(|shard| shard.files()).map(|file| file.number()).collect()
 }
 
-fn nothing_computed() -> Report {
+fn nothing_computed() -> Failure {
     failed("no generation was computed", 1)
 }
 
-pub(super) fn failed_by(error: GenerationError) -> Report {
+pub(super) fn failed_by(error: GenerationError) -> Failure {
     failed(&error, error.exit_code())
 }
 

@@ -24,7 +24,7 @@ impl<E: Event> Node<E> {
     /// Finds the newest generation that can be gone on with, or else the newest of another version whose views can be read.
     pub(super) fn restore(&self) -> Outcome {
         let mut restored = Restored::default();
-        let Some(store) = &self.options.store else { return Ok(Report::Restored(restored)) };
+        let Some(store) = &self.options.store else { return Ok(Report::Restored(Box::new(restored))) };
         self.drop_erased(store).map_err(failed_by)?;
         let log = self.range(Tick::MAX).map_err(|error| failed_by(error.into()))?;
         for (id, manifest) in store.manifests().map_err(failed_by)? {
@@ -40,7 +40,7 @@ impl<E: Event> Node<E> {
                 }
             }
         }
-        Ok(Report::Restored(restored))
+        Ok(Report::Restored(Box::new(restored)))
     }
 
     /// Generations from before facts were removed from the log may hold them.

@@ -216,8 +216,8 @@ impl<E: Event> Node<E> {
         let computed = self.compute(base, cut, full)?;
         let rows = computed.rows;
         self.state().computed = Some(computed);
-        let covered = self.log.offsets_at(cut).map_err(|error| failed_by(error.into()))?;
-        let tail = self.log.events_total().saturating_sub(covered.iter().map(|offset| offset.0).sum());
+        let offsets = |tick: Tick| Ok::<u64, LogError>(self.log.offsets_at(tick)?.iter().map(|offset| offset.0).sum());
+        let tail = offsets(Tick::MAX).and_then(|end| Ok(end - offsets(cut)?)).map_err(|error| failed_by(error.into()))?;
         Ok(Report::Frozen { rows, tail })
     }
 

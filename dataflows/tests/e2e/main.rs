@@ -9,6 +9,7 @@
 //! | `http` | every endpoint of the interface |
 //! | `kill` | `kill -9` of the running program, then all promises again |
 //! | `load` | answers stay exact while a generator appends and generations change |
+//! | `log` | producers, redaction, copies: what the commands do to a log |
 
 mod bank;
 mod cli;
@@ -18,3 +19,4 @@ mod harness;
 mod http;
 mod kill;
 mod load;
+mod log;

@@ -148,9 +148,12 @@ pub fn open_log(disk: &Arc<dyn Disk>, clock: &Arc<SimClock>) -> Result<Log<Trans
 }
 
 fn open_log_with(disk: &Arc<dyn Disk>, clock: &Arc<SimClock>, durability: Durability) -> Result<Log<Transfer>, LogError> {
+    Log::open(Arc::clone(disk), Arc::clone(clock) as _, &dir(), log_options(durability))
+}
+
+pub fn log_options(durability: Durability) -> LogOptions {
     let execution = Execution::Inline;
-    let options = LogOptions { partitions: 2, segment_bytes_max: 2_000, durability, execution, ..LogOptions::default() };
-    Log::open(Arc::clone(disk), Arc::clone(clock) as _, &dir(), options)
+    LogOptions { partitions: 2, segment_bytes_max: 2_000, durability, execution, ..LogOptions::default() }
 }
 
 pub fn store(disk: &Arc<dyn Disk>, log: &Log<Transfer>, keep: usize) -> GenerationStore {

@@ -167,6 +167,11 @@ impl<E: Event> Server<E> {
         Arc::clone(&self.shared.serving)
     }
 
+    /// Where its first answers came from, in one line.
+    pub fn started(&self) -> String {
+        self.shared.started.summary()
+    }
+
     /// What makes it impossible to go on, if something does, and the exit code for it.
     pub fn fatal(&self) -> Option<(String, u8)> {
         lock(&self.shared.progress).fatal.clone()

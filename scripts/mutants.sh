@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Do the operator tests notice when an operator forgets its part of the layer law?
+# Do the tests notice when an operator forgets its part of the layer law, or a file of runs a check or a sync?
 #
-# Each mutant is one small change to src/operators, or to the look-ups of src/runs: a look-up into the base left out, a
-# subtraction forgotten, keys not exchanged. For each, a copy of HEAD (a git worktree in a temporary directory, removed at
-# the end) is changed, and `cargo test --test operators` must fail on it. A mutant that passes shows a gap in the tests.
+# Each mutant is one small change: a look-up into the base left out, a subtraction forgotten, keys not exchanged, a sync left
+# out. For each, a copy of HEAD (a git worktree in a temporary directory, removed at the end) is changed, and `cargo test --test
+# operators` (or `generations`) must fail on it. A mutant that passes shows a gap in the tests.
 #
 #   CARGO_TARGET_DIR=/path/to/target scripts/mutants.sh           all mutants, half a minute to a minute each
 #   CARGO_TARGET_DIR=/path/to/target scripts/mutants.sh reduce    those whose name contains `reduce`
@@ -31,15 +31,16 @@ export LAMBDAFLOW_SEED=${LAMBDAFLOW_SEED:-1} RUST_BACKTRACE=0 CARGO_PROFILE_DEV_
 
 survivors=0
 broken=0
+suite=operators
 
 # Prints how the tests end: `passed`, `failed N: first test`, `hung`, or `broken: why`.
 run_tests() {
     local status=0
-    if ! cargo test --quiet --test operators --no-run >"$scratch/build" 2>&1; then
+    if ! cargo test --quiet --test "$suite" --no-run >"$scratch/build" 2>&1; then
         echo "broken: does not compile: $(grep -m1 '^error' "$scratch/build")"
         return
     fi
-    timeout "$TEST_SECONDS_MAX" cargo test --quiet --test operators >"$scratch/tests" 2>&1 || status=$?
+    timeout "$TEST_SECONDS_MAX" cargo test --quiet --test "$suite" >"$scratch/tests" 2>&1 || status=$?
     case $status in
     0) echo passed ;;
     124) echo hung ;;
@@ -81,9 +82,11 @@ mutant() {
 
 row MUTANT RESULT "TESTS"
 if [[ -z $only ]]; then
-    outcome=$(run_tests)
-    row none "$outcome" ""
-    [[ $outcome == passed ]] || exit 2
+    for suite in generations operators; do
+        outcome=$(run_tests)
+        row "none, tests of $suite" "$outcome" ""
+        [[ $outcome == passed ]] || exit 2
+    done
 fi
 
 mutant 'place: keys are not exchanged' flow.rs \
@@ -380,6 +383,42 @@ mutant 'deduplicate: missing rows count' changes.rs \
 mutant 'views: a view is not frozen' views.rs \
     'Run::from_rows(kept.rows())' \
     'Run::from_rows(kept.rows().into_iter().take(0))'
+
+suite=generations
+
+mutant 'generations: a file of runs is not synced' ../runs/file.rs \
+    'self.file.sync().map_err(|error| LogError::storage("sync", &self.path, error))?;' \
+    ''
+mutant 'generations: the names of files are not synced before the manifest' ../runs/store.rs \
+    'for dir in self.dir.ancestors().take(3) {' \
+    'for dir in self.dir.ancestors().take(0) {'
+mutant 'generations: chunks are not checked' ../runs/file.rs \
+    'if crc != chunk.crc {' \
+    'if false {'
+mutant 'generations: a file in another place is accepted' ../runs/file.rs \
+    'if found != id {' \
+    'if false {'
+mutant 'generations: a log that lost its end is accepted' ../layers/restore.rs \
+    'if shorter || manifest.frontier > self.log.frontier() {' \
+    'if false {'
+mutant 'generations: another version is gone on with' ../layers/restore.rs \
+    'let current = manifest.contents.fingerprint == self.blueprint.fingerprint();' \
+    'let current = true;'
+mutant 'generations: answers begin before the frontier that was announced' ../layers/node.rs \
+    'self.serving.frontier() } else { self.log.frontier() };' \
+    'self.serving.frontier() } else { Tick(0) };'
+mutant 'generations: each worker takes all keys' ../runs/levels.rs \
+    'bucket(&K::into_owned(key)) as usize % workers == worker' \
+    'workers > worker'
+mutant 'generations: of a merged pair one is kept' ../runs/levels.rs \
+    'run.file().is_some_and(|file| pair.contains(&file))' \
+    'run.file() == Some(pair[0])'
+mutant 'generations: a failed cycle leaves its files' ../runs/store.rs \
+    'files.difference(&named)' \
+    'named.difference(&named)'
+mutant 'generations: files that a manifest names are removed' ../runs/store.rs \
+    'self.numbers(RUNS)?.difference(&named)' \
+    'self.numbers(RUNS)?.difference(&BTreeSet::new())'
 
 echo
 echo "$survivors survived, $broken broken; LAMBDAFLOW_SEED=$LAMBDAFLOW_SEED"

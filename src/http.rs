@@ -2,7 +2,7 @@
 //!
 //! | request | answer |
 //! | --- | --- |
-//! | `POST /v1/events` | `{"token", "accepted", "rejected": [{"line", "error"}]}`; body NDJSON, or lines with `Content-Type: text/plain`; all or nothing unless `?on_error=skip` |
+//! | `POST /v1/events` | `{"token", "accepted", "rejected": [{"line", "error"}]}`; body NDJSON, or lines with `Content-Type: text/plain`; all or nothing unless `?on_error=skip`. With `?producer=NAME&sequence=N`, numbered from 0 by the producer, it is stored once however often it is repeated; 409 with `expected` and `oldest` if the number cannot be right |
 //! | `GET /v1/views` | names and columns of the views |
 //! | `GET /v1/views/NAME/get?key=JSON` | rows of each key given |
 //! | `GET /v1/views/NAME/range?from=JSON&to=JSON&limit=` | rows with `from <= key < to` |
@@ -38,11 +38,11 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::layers::{Cycle, CycleError};
-use crate::log::{LogError, Tick};
+use crate::log::{LogError, ProducerError, Tick};
 use crate::runs::{Query, ReadError};
 use crate::runtime::OnError;
 
-use crate::runtime::service::{Format, Service, ServiceError};
+use crate::runtime::service::{Format, Numbered, Service, ServiceError};
 use crate::serving::{Read, ServeError, WAIT_DEFAULT};
 
 /// Largest body of one append, 64 MiB. A larger one is answered with 413; send it in parts.
@@ -165,6 +165,10 @@ async fn append(State(service): State<Shared>, pairs: Result<Parameters<Pairs>, 
         Some("skip") => OnError::Skip,
         Some(other) => return failure(StatusCode::BAD_REQUEST, format!("on_error is `stop` or `skip`, not `{other}`")),
     };
+    let numbered = match parse_numbered(&pairs) {
+        Ok(numbered) => numbered,
+        Err(Refused(status, text)) => return failure(status, text),
+    };
     let plain = text_of(request.headers(), header::CONTENT_TYPE).starts_with("text/plain");
     // Refused by its announcement, so that nobody sends 64 MiB in vain.
     let announced = text_of(request.headers(), header::CONTENT_LENGTH).parse::<u64>().unwrap_or_default();
@@ -177,13 +181,45 @@ async fn append(State(service): State<Shared>, pairs: Result<Parameters<Pairs>, 
         Err(rejection) => return failure(rejection.status(), rejection.body_text()),
     };
     let format = if plain { Format::Lines } else { Format::Json };
-    blocking(move || match service.append(&body, format, on_error) {
+    let append = move || match &numbered {
+        Some(numbered) => service.append_as(numbered, &body, format, on_error),
+        None => service.append(&body, format, on_error),
+    };
+    blocking(move || match append() {
         Ok(appended) if appended.token.is_none() && !appended.rejected.is_empty() => {
             (StatusCode::BAD_REQUEST, axum::Json(appended)).into_response()
         }
+        Err(ServiceError::Log(LogError::Producer(error))) => refuse(&error),
         answered => answer(answered),
     })
     .await
+}
+
+/// Producer and number of an append, if it has them.
+fn parse_numbered(pairs: &Pairs) -> Result<Option<Numbered>, Refused> {
+    let find = |wanted: &str| pairs.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+    let bad = |text: String| Err(Refused(StatusCode::BAD_REQUEST, text));
+    match (find("producer"), find("sequence")) {
+        (None, None) => Ok(None),
+        (Some(producer), Some(sequence)) => match sequence.parse() {
+            Ok(sequence) => Ok(Some(Numbered { producer: producer.to_owned(), sequence })),
+            Err(_) => bad(format!("sequence is a number, not `{sequence}`")),
+        },
+        _ => bad("producer and sequence go together\n  hint: a producer numbers its appends from 0 on".to_owned()),
+    }
+}
+
+/// What a program needs to go on after its number was refused.
+fn refuse(error: &ProducerError) -> Response {
+    let (status, expected, oldest) = match error {
+        ProducerError::Ahead { expected, .. } | ProducerError::Differs { expected, .. } => (StatusCode::CONFLICT, Some(*expected), None),
+        ProducerError::TooOld { expected, oldest, .. } => (StatusCode::CONFLICT, Some(*expected), Some(*oldest)),
+        ProducerError::TooMany { .. } => (StatusCode::CONFLICT, None, None),
+        ProducerError::Name { .. } => (StatusCode::BAD_REQUEST, None, None),
+    };
+    let text = error.to_string();
+    let (error, hint) = parts(&text);
+    (status, axum::Json(json!({ "error": error, "hint": hint, "expected": expected, "oldest": oldest }))).into_response()
 }
 
 /// A header's text; empty if there is none.
@@ -338,11 +374,13 @@ fn answer<T: Serialize>(answered: Result<T, ServiceError>) -> Response {
 
 fn failure(status: StatusCode, error: impl std::fmt::Display) -> Response {
     let text = error.to_string();
-    let (error, hint) = match text.split_once("\n  hint: ") {
-        Some((error, hint)) => (error, Some(hint)),
-        None => (&*text, None),
-    };
+    let (error, hint) = parts(&text);
     (status, axum::Json(json!({ "error": error, "hint": hint }))).into_response()
+}
+
+/// What is wrong, and the hint.
+fn parts(text: &str) -> (&str, Option<&str>) {
+    text.split_once("\n  hint: ").map_or((text, None), |(error, hint)| (error, Some(hint)))
 }
 
 fn status_of(error: &ServiceError) -> StatusCode {

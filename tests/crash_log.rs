@@ -4,7 +4,7 @@
 #[path = "log_support/mod.rs"]
 mod log_support;
 
-use lambdaflow::log::{Log, LogError, LogOptions, SystemClock, Tick, verify};
+use lambdaflow::log::{Log, LogError, LogOptions, RedactRequest, SystemClock, Tick, redact, verify};
 use lambdaflow::storage::{RealDisk, Step};
 use log_support::{Note, note, notes, numbers, read_all};
 use std::io::{BufRead, BufReader, Write};
@@ -41,6 +41,10 @@ fn child_role() {
     let Ok(dir) = std::env::var(CHILD_DIR) else {
         return;
     };
+    if std::env::var(CHILD_TASK).as_deref() == Ok("redact") {
+        redact_some(Path::new(&dir));
+        return;
+    }
     let log = open(Path::new(&dir)).unwrap();
     let first = log.events_total();
     match std::env::var(CHILD_TASK).as_deref() {
@@ -131,6 +135,40 @@ fn tear(dir: &Path) -> u64 {
     let file = std::fs::OpenOptions::new().write(true).open(segment).unwrap();
     file.set_len(file.metadata().unwrap().len() - 3).unwrap();
     2
+}
+
+/// Removes every note from number 10 on.
+fn redact_some(dir: &Path) {
+    let options = LogOptions { segment_bytes_max: 1_200, ..LogOptions::default() };
+    let request = RedactRequest { conditions: vec!["number >= 10".parse().unwrap()], why: "test".to_string(), options };
+    redact::<Note>(Arc::new(RealDisk), Arc::new(SystemClock), dir, &request).unwrap();
+}
+
+#[test]
+fn a_redaction_that_is_killed_at_any_step_is_done_or_not_begun() {
+    for (step, done) in [
+        (Step::RedactBeforeCommit, false),
+        (Step::RedactAfterCommit, true),
+        (Step::RedactBeforeSettle, true),
+        (Step::RedactAfterSettle, true),
+    ] {
+        let place = temporary();
+        let dir = place.path().join("log");
+        assert_eq!(run(&dir, None), (APPENDS, false));
+        let output = child(&dir, "redact", Some((step, 1))).wait_with_output().unwrap();
+        assert_eq!(output.status.signal(), Some(SIGKILL), "{} was not reached", step.name());
+        let (due, revision) = if done { (10, 1) } else { (APPENDS, 0) };
+        for _ in 0..2 {
+            let log = open(&dir).unwrap();
+            assert_eq!((numbers(&read_all(&log)), log.revision()), ((0..due).collect(), revision), "{}", step.name());
+            log.close().unwrap();
+            assert!(verify(&RealDisk, &dir).unwrap().is_whole());
+        }
+        redact_some(&dir);
+        let log = open(&dir).unwrap();
+        assert_eq!((log.events_total(), log.revision()), (10, 1), "again, there is nothing left to remove");
+        assert_eq!(log.append(vec![note(0)]).unwrap().first_offset().0, APPENDS);
+    }
 }
 
 #[test]

@@ -1,12 +1,13 @@
-//! Lets single operations of the disk fail while the log runs (rows D1, D4, D6, D7, D9, D11).
+//! Lets single operations of the disk fail while the log runs (rows D1, D2, D4, D6, D7, D9-D11, D15).
 mod log_support;
 
 use lambdaflow::log::SimClock;
-use lambdaflow::log::{Execution, LogError, LogOptions};
-use lambdaflow::storage::Disk;
-use lambdaflow::storage::{Effect, Fault, FaultDisk, Operation, SimDisk};
+use lambdaflow::log::{BULK_FRAMES_IN_FLIGHT_MAX, Execution, GROUP_EVENTS_MAX, LogError, LogOptions, LogReader, Tick, info, verify};
+use lambdaflow::storage::{Bytes, Disk, DiskFile, Effect, Entry, Fault, FaultDisk, LockGuard, Operation, SimDisk};
 use log_support::*;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 const EINTR: i32 = 4;
 const EIO: i32 = 5;
@@ -189,4 +190,204 @@ fn any_single_failure_while_opening_leaves_a_log_that_opens_later() {
             }
         }
     }
+}
+
+#[test]
+fn a_full_disk_at_any_step_of_any_kind_keeps_what_was_acknowledged_readable() {
+    for operation in [Operation::Create, Operation::Sync, Operation::Rename, Operation::Remove, Operation::SyncDir] {
+        for after in 0..30 {
+            let bench = bench();
+            let log = open_on(bench.disk(), &bench.clock, inline_small()).unwrap();
+            bench.fail(operation, "", after, Effect::FailBefore(ENOSPC));
+            let mut acked = 0;
+            // The clock passes, so that the mark is rewritten too.
+            let refused = (0..200).find_map(|_| {
+                bench.clock.pass(400);
+                let appended = log.append(notes(acked..acked + 1));
+                acked += u64::from(appended.is_ok());
+                appended.err()
+            });
+            let refused = refused.unwrap_or_else(|| panic!("{operation:?} {after} was never reached"));
+            assert!(refused.to_string().contains("no space or no inodes"), "{operation:?} {after}: {refused}");
+            assert_eq!(numbers(&read_all(&log)), (0..acked).collect::<Vec<_>>(), "{operation:?} {after}");
+            drop(log);
+            bench.restart(acked, acked + 1);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error_and_never_the_end_of_the_log() {
+    for (operation, times) in [(Operation::Read, u64::MAX), (Operation::Map, u64::MAX), (Operation::List, u64::MAX)] {
+        let bench = bench();
+        let log = open(&bench.sim, &bench.clock, inline_small()).unwrap();
+        for number in 0..12 {
+            log.append(notes(number..number + 1)).unwrap();
+        }
+        drop(log);
+        let part = if operation == Operation::List { "p0000" } else { "p0000/" };
+        bench.faulty.inject(Fault { operation, path_contains: part.to_string(), after: 0, times, effect: Effect::FailBefore(EIO) });
+        let disk = bench.disk();
+        let errors = [
+            LogReader::<Note>::open(&*disk, dir()).err(),
+            info(&*disk, dir()).err(),
+            verify(&*disk, dir()).err(),
+            open_on(Arc::clone(&disk), &bench.clock, inline_small()).err(),
+        ];
+        for (error, what) in errors.into_iter().zip(["a reader", "info", "verify", "opening"]) {
+            let error = error.unwrap_or_else(|| panic!("{operation:?}: {what} saw the end of the log where a file could not be read"));
+            assert!(matches!(error, LogError::Storage { .. }) && error.exit_code() == 5, "{operation:?}: {what}: {error}");
+        }
+        bench.restart(12, 12);
+    }
+}
+
+#[test]
+fn interrupted_reads_are_retried() {
+    let bench = bench();
+    let log = open(&bench.sim, &bench.clock, inline_small()).unwrap();
+    (0..9).for_each(|number| assert_eq!(log.append(notes(number..number + 1)).unwrap().count(), 1));
+    drop(log);
+    for operation in [Operation::Read, Operation::Map, Operation::List, Operation::Remove, Operation::Lock, Operation::CreateDir] {
+        bench.fail(operation, "", 0, Effect::FailBefore(EINTR));
+    }
+    let log = open_on(bench.disk(), &bench.clock, inline_small()).unwrap();
+    assert_eq!(numbers(&read_all(&log)), (0..9).collect::<Vec<_>>());
+}
+
+/// A disk whose syncs wait at a gate.
+struct Stalled {
+    inner: SimDisk,
+    gate: Arc<Gate>,
+}
+
+#[derive(Default)]
+struct Gate {
+    /// Whether it is closed, and how many wait at it.
+    state: Mutex<(bool, u64)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn set_closed(&self, closed: bool) {
+        self.state.lock().unwrap().0 = closed;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.1 += 1;
+        self.changed.notify_all();
+        let mut state = self.changed.wait_while(state, |(closed, _)| *closed).unwrap();
+        state.1 -= 1;
+    }
+
+    fn wait_for_someone(&self) {
+        drop(self.changed.wait_while(self.state.lock().unwrap(), |(_, waiting)| *waiting == 0).unwrap());
+    }
+}
+
+struct StalledFile(Box<dyn DiskFile>, Arc<Gate>);
+
+impl DiskFile for StalledFile {
+    fn append(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.append(bytes)
+    }
+
+    fn sync(&mut self) -> std::io::Result<()> {
+        self.1.pass();
+        self.0.sync()
+    }
+}
+
+impl Disk for Stalled {
+    fn create_dir(&self, dir: &Path) -> std::io::Result<()> {
+        self.inner.create_dir(dir)
+    }
+    fn list(&self, dir: &Path) -> std::io::Result<Vec<Entry>> {
+        self.inner.list(dir)
+    }
+    fn create(&self, file: &Path) -> std::io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(StalledFile(self.inner.create(file)?, Arc::clone(&self.gate))))
+    }
+    fn read(&self, file: &Path) -> std::io::Result<Vec<u8>> {
+        self.inner.read(file)
+    }
+    fn map(&self, file: &Path) -> std::io::Result<Bytes> {
+        self.inner.map(file)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        self.inner.rename(from, to)
+    }
+    fn remove(&self, file: &Path) -> std::io::Result<()> {
+        self.inner.remove(file)
+    }
+    fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
+        self.inner.sync_dir(dir)
+    }
+    fn lock(&self, file: &Path) -> std::io::Result<LockGuard> {
+        self.inner.lock(file)
+    }
+}
+
+#[test]
+fn a_disk_that_stalls_holds_producers_back_and_readers_go_on() {
+    let gate = Arc::new(Gate::default());
+    let disk = Arc::new(Stalled { inner: SimDisk::new(), gate: Arc::clone(&gate) });
+    let clock = SimClock::at(100);
+    let log = open_on(disk, &clock, LogOptions::default()).unwrap();
+    log.append(notes(0..5)).unwrap();
+    let frontier = log.advance().unwrap();
+    gate.set_closed(true);
+    let (pushed, total) = (AtomicU64::new(0), 12 * GROUP_EVENTS_MAX as u64);
+    std::thread::scope(|scope| {
+        let loading = scope.spawn(|| {
+            let mut bulk = log.bulk();
+            for number in 0..total {
+                bulk.push(&Note { number, text: String::new() }).unwrap();
+                pushed.store(number + 1, Ordering::SeqCst);
+            }
+            bulk.finish().unwrap()
+        });
+        gate.wait_for_someone();
+        // Answers come from what is durable, and the frontier does not pass what is not.
+        for _ in 0..5 {
+            clock.pass(10);
+            assert_eq!(numbers(&read_all(&log)), [0, 1, 2, 3, 4]);
+            let now = log.advance().unwrap();
+            assert!(now >= frontier && log.cursor(now).next().unwrap().is_none());
+            // Frames in flight, the one under construction, and the one that waits for room.
+            let held = (BULK_FRAMES_IN_FLIGHT_MAX as u64 + 2) * GROUP_EVENTS_MAX as u64;
+            assert!(pushed.load(Ordering::SeqCst) <= held, "{} events were taken in", pushed.load(Ordering::SeqCst));
+        }
+        gate.set_closed(false);
+        assert_eq!(loading.join().unwrap().events(), total);
+    });
+    assert_eq!(log.events_total(), total + 5);
+    assert_eq!(log.cursor(Tick::ZERO).next().unwrap().unwrap().len(), 5);
+    log.close().unwrap();
+}
+
+#[test]
+fn nothing_is_acknowledged_while_the_disk_stalls() {
+    let gate = Arc::new(Gate::default());
+    let disk = Arc::new(Stalled { inner: SimDisk::new(), gate: Arc::clone(&gate) });
+    let log = open_on(disk, &SimClock::at(100), LogOptions::default()).unwrap();
+    log.append(notes(0..1)).unwrap();
+    gate.set_closed(true);
+    let (answered, callers) = (AtomicU64::new(0), 64);
+    std::thread::scope(|scope| {
+        for number in 0..callers {
+            let (log, answered) = (&log, &answered);
+            scope.spawn(move || {
+                log.append(notes(number..number + 1)).unwrap();
+                answered.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        gate.wait_for_someone();
+        assert_eq!(answered.load(Ordering::SeqCst), 0, "nothing is acknowledged before its sync");
+        assert_eq!(log.events_total(), 1);
+        gate.set_closed(false);
+    });
+    assert_eq!(log.events_total(), 1 + callers);
 }

@@ -121,6 +121,9 @@ pub(crate) struct Ingest {
     /// What to do about a line that is no event.
     #[arg(long, default_value = "stop")]
     pub on_error: OnError,
+    /// Number the batches of the file under this name: whatever is ingested again under it is stored once.
+    #[arg(long, value_name = "NAME")]
+    pub producer: Option<String>,
     /// Write lines that are no events to this file.
     #[arg(long, value_name = "FILE")]
     pub rejects: Option<PathBuf>,
@@ -308,6 +311,53 @@ pub(crate) enum LogCommand {
     Verify(LogVerify),
     /// Print the events of a log as JSON, one a line.
     Cat(LogCat),
+    /// Remove events for good; exit code 1 if none match.
+    #[command(
+        before_help = "Example:\n  lambdaflow log redact /tmp/web --where 'host = 10.0.0.7' --where 'status >= 400' --why 'request 81' --dry-run"
+    )]
+    Redact(LogRedact),
+    /// Say what was redacted, when and why.
+    Redactions(LogInfo),
+    /// Copy a log into a new one: current format and event type, large segments.
+    Rewrite(LogCopy),
+    /// Copy what can be read of a damaged log into a new one: exit code 3 if anything is lost.
+    Salvage(LogCopy),
+}
+
+#[derive(Args)]
+pub(crate) struct LogRedact {
+    /// Directory of the log, which no server may have open.
+    pub dir: PathBuf,
+    /// Name of the dataflow whose events these are; may be left out where there is one only.
+    #[arg(long)]
+    pub dataflow: Option<String>,
+    /// FIELD OPERATOR VALUE on an event as `log cat` prints it; operators are = != < <= > >= ^= (begins with). If repeated, all
+    /// must hold. It is kept with the reason: name people by number, not by name.
+    #[arg(long = "where", value_name = "CONDITION", required = true)]
+    pub conditions: Vec<String>,
+    /// The reason, which is kept.
+    #[arg(long, value_name = "TEXT")]
+    pub why: String,
+    /// Say how many events match, and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How to print the result.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
+}
+
+#[derive(Args)]
+pub(crate) struct LogCopy {
+    /// Directory of the log, which no server may have open. Nothing in it is changed.
+    pub dir: PathBuf,
+    /// Directory of the new log, absent or empty.
+    pub target: PathBuf,
+    /// Name of the dataflow whose events these are; may be left out where there is one only.
+    #[arg(long)]
+    pub dataflow: Option<String>,
+    /// How to print the result.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
 }
 
 #[derive(Args)]

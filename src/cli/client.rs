@@ -7,10 +7,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::layers::Handover;
-use crate::log::Tick;
+use crate::log::{ProducerError, Tick};
 use crate::runs::{AnswerRow, Audit, ViewInfo};
 use crate::runtime::OnError;
-use crate::runtime::service::Appended;
+use crate::runtime::service::{Appended, Numbered};
 use crate::serving::Answer;
 
 use super::Failure;
@@ -65,14 +65,44 @@ fn receive<T: DeserializeOwned>(
     Err(Failure::new(format!("{error}{hint}"), code))
 }
 
+/// What became of an append.
+pub(super) enum Sent {
+    /// It was carried out.
+    Taken(Appended),
+    /// Its number is in the log, and too old to be repeated.
+    TooOld(ProducerError),
+}
+
+/// What a server says to an append that it refuses.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Answered {
+    Taken(Appended),
+    Refused { error: String, hint: Option<String>, expected: Option<u64>, oldest: Option<u64> },
+}
+
 /// Appends lines, JSON or not, as the server's dataflow reads them.
-pub(super) fn append(server: &str, body: &[u8], on_error: OnError) -> Result<Appended, Failure> {
-    let skip = if on_error == OnError::Skip { "?on_error=skip" } else { "" };
-    let url = format!("{}/v1/events{skip}", server.trim_end_matches('/'));
+pub(super) fn append(server: &str, body: &[u8], on_error: OnError, numbered: Option<&Numbered>) -> Result<Sent, Failure> {
+    let url = format!("{}/v1/events", server.trim_end_matches('/'));
     let kind = if body.first() == Some(&b'{') { "application/x-ndjson" } else { "text/plain" };
-    let sent = agent(READ_TIMEOUT).post(&url).header("content-type", kind).send(body);
-    // 400 with a list of rejected lines is an answer; 400 without one is an error of ours.
-    receive(&url, sent, |status| status == 400)
+    let mut request = agent(READ_TIMEOUT).post(&url).header("content-type", kind);
+    if on_error == OnError::Skip {
+        request = request.query("on_error", "skip");
+    }
+    if let Some(Numbered { producer, sequence }) = numbered {
+        request = request.query("producer", producer).query("sequence", sequence.to_string());
+    }
+    // 400 with a list of rejected lines is an answer, and so is 409 with what is remembered.
+    match (receive(&url, request.send(body), |status| status == 400 || status == 409)?, numbered) {
+        (Answered::Taken(appended), _) => Ok(Sent::Taken(appended)),
+        (Answered::Refused { expected: Some(expected), oldest: Some(oldest), .. }, Some(Numbered { producer, sequence })) => {
+            Ok(Sent::TooOld(ProducerError::TooOld { producer: producer.clone(), sequence: *sequence, oldest, expected }))
+        }
+        (Answered::Refused { error, hint, .. }, _) => {
+            let hint = hint.map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
+            Err(Failure::new(format!("{error}{hint}"), 2))
+        }
+    }
 }
 
 pub(super) fn query(arguments: &Query) -> Result<u8, Failure> {

@@ -7,16 +7,17 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::log::Event;
-use crate::runtime::service::{Appended, Rejected};
-use crate::runtime::{self, IngestError, Ingested, OnError, Program, REJECTED_SHOWN_MAX, for_each_line};
+use crate::runtime::service::{Numbered, Rejected};
+use crate::runtime::{
+    self, BatchCutter, IngestError, IngestOptions, Ingested, OVERLONG_LINE, OnError, ProducerMemory, Program, REJECTED_SHOWN_MAX,
+    for_each_line,
+};
 
+use super::Failure;
 use super::arguments::{Format, Ingest};
+use super::client::{self, Sent};
 use super::runnable::open;
-use super::{Failure, client};
 
-/// Lines sent to a server in one request.
-const REQUEST_BYTES: usize = 4 << 20;
-const REQUEST_LINES: usize = 50_000;
 /// Bytes between two updates of the progress bar.
 const PROGRESS_STEP: u64 = 1 << 20;
 
@@ -44,17 +45,17 @@ pub(super) fn ingest<E: Event>(program: &Program<E>, arguments: &Ingest) -> Resu
         None => {
             let dir = arguments.log.as_ref().ok_or_else(|| Failure::usage("--log DIR or --to URL is missing"))?;
             let log = open::<E>(dir, arguments.durability)?;
-            let ingested =
-                runtime::ingest(program, &log, || input.again(), arguments.on_error, rejects, progress).map_err(|error| match error {
-                    IngestError::Log(error) => Failure::from(error),
-                    IngestError::Rejected { line, error } => no_event(
-                        arguments.file(),
-                        line,
-                        &error,
-                        "nothing was ingested; `--on-error skip` takes the others, `--rejects FILE` keeps what is left out",
-                    ),
-                    error => Failure::new(error, 5),
-                });
+            let options = IngestOptions { on_error: arguments.on_error, rejects, producer: arguments.producer.as_deref() };
+            let ingested = runtime::ingest(program, &log, || input.again(), options, progress).map_err(|error| match error {
+                IngestError::Log(error) => Failure::from(error),
+                IngestError::Rejected { line, error } => no_event(
+                    arguments.file(),
+                    line,
+                    &error,
+                    "nothing was ingested; `--on-error skip` takes the others, `--rejects FILE` keeps what is left out",
+                ),
+                error => Failure::new(error, 5),
+            });
             let closed = log.close();
             let ingested = ingested?;
             closed?;
@@ -149,47 +150,68 @@ fn send(
 ) -> Result<Ingested, Failure> {
     let on_error = arguments.on_error;
     let mut done = Ingested::default();
-    let (mut body, mut lines, mut sent) = (Vec::new(), 0usize, 0u64);
-    let mut flush = |body: &mut Vec<u8>, lines: &mut usize, sent: &mut u64| -> Result<(), Failure> {
+    let (mut body, mut lines, mut sent) = (Vec::new(), 0u64, 0u64);
+    let (mut next, mut memory) = (0u64, ProducerMemory::default());
+    let mut flush = |body: &mut Vec<u8>, lines: &mut u64| -> Result<(), Failure> {
         if *lines == 0 {
             return Ok(());
         }
-        let answer: Appended = client::append(server, body, on_error)?;
+        let numbered = arguments.producer.clone().map(|producer| Numbered { producer, sequence: next });
+        if numbered.is_some() && memory.has_forgotten(next) {
+            (next, sent, done.accepted) = (next + 1, sent + *lines, done.accepted + *lines);
+            (*lines, _) = (0, body.clear());
+            return Ok(());
+        }
+        let answer = match client::append(server, body, on_error, numbered.as_ref())? {
+            Sent::Taken(answer) => answer,
+            Sent::TooOld(refusal) if next == 0 => {
+                memory.learn(refusal).map_err(|error| Failure::new(error, 2))?;
+                (next, sent, done.accepted) = (next + 1, sent + *lines, done.accepted + *lines);
+                (*lines, _) = (0, body.clear());
+                return Ok(());
+            }
+            Sent::TooOld(refusal) => return Err(Failure::new(refusal, 2)),
+        };
+        // A batch without events takes no number.
+        next += u64::from(answer.token.is_some());
         done.accepted += answer.accepted;
         done.rejected += answer.rejected.len() as u64;
         done.last_tick = done.last_tick.max(answer.token.unwrap_or_default());
         let text: Vec<&[u8]> = body.split(|byte| *byte == b'\n').collect();
         for Rejected { line, error } in answer.rejected {
             if on_error == OnError::Stop {
-                let hint = format!("the lines before line {} are in, none from there on; `--on-error skip` takes the others", *sent + 1);
-                return Err(no_event(arguments.file(), *sent + line, &error, &hint));
+                let hint = format!("the lines before line {} are in, none from there on; `--on-error skip` takes the others", sent + 1);
+                return Err(no_event(arguments.file(), sent + line, &error, &hint));
             }
             if let (Some(rejects), Some(raw)) = (&mut rejects, text.get(line as usize - 1)) {
                 rejects.write_all(raw)?;
                 rejects.write_all(b"\n")?;
             }
             if done.first_rejected.len() < REJECTED_SHOWN_MAX {
-                done.first_rejected.push(Rejected { line: *sent + line, error });
+                done.first_rejected.push(Rejected { line: sent + line, error });
             }
         }
-        *sent += *lines as u64;
+        sent += *lines;
         *lines = 0;
         body.clear();
         Ok(())
     };
+    let mut cutter = BatchCutter::default();
     for_each_line::<SendError>(input.again()?.take(u64::MAX), |_, line, read| {
         progress(read);
         // A line over the limit is sent cut: the server rejects it for what it is.
-        body.extend_from_slice(line.unwrap_or(b"(a line over the limit)"));
+        let line = line.unwrap_or(OVERLONG_LINE);
+        body.extend_from_slice(line);
         body.push(b'\n');
         lines += 1;
-        if body.len() >= REQUEST_BYTES || lines >= REQUEST_LINES {
-            flush(&mut body, &mut lines, &mut sent)?;
+        if cutter.ends_with(line.len()) {
+            flush(&mut body, &mut lines)?;
         }
         Ok(())
     })
     .map_err(|error| error.0)?;
-    flush(&mut body, &mut lines, &mut sent)?;
+    flush(&mut body, &mut lines)?;
+    memory.check_reached(next).map_err(|error| Failure::new(error, 2))?;
     if let Some(rejects) = rejects {
         rejects.flush()?;
     }

@@ -156,6 +156,10 @@ fn carry_out(command: Command, programs: &[Box<dyn Runnable>]) -> Result<u8, Fai
             arguments::LogCommand::Info(info) => log::info(&info),
             arguments::LogCommand::Verify(verify) => log::verify(&verify),
             arguments::LogCommand::Cat(cat) => find(programs, cat.dataflow.as_deref())?.cat(&cat),
+            arguments::LogCommand::Redact(redact) => find(programs, redact.dataflow.as_deref())?.redact(&redact),
+            arguments::LogCommand::Redactions(list) => log::redactions(&list),
+            arguments::LogCommand::Rewrite(copy) => find(programs, copy.dataflow.as_deref())?.rewrite(&copy),
+            arguments::LogCommand::Salvage(copy) => find(programs, copy.dataflow.as_deref())?.salvage(&copy),
         },
         Command::List => {
             let mut out = std::io::stdout().lock();

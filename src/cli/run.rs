@@ -48,7 +48,7 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
         let serving = tokio::spawn(crate::http::serve(listener, server.service(), async {
             let _ = stopped.await;
         }));
-        writeln!(std::io::stderr(), "serving on http://{address}")?;
+        writeln!(std::io::stderr(), "{}\nserving on http://{address}", server.started())?;
         let fatal = tokio::select! {
             () = told_to_stop() => None,
             fatal = cannot_go_on(&server) => Some(fatal),

@@ -7,7 +7,7 @@ use crate::log::{Event, Log, LogOptions, SystemClock, Tick};
 use crate::runtime::{Program, audit_log};
 use crate::storage::RealDisk;
 
-use super::arguments::{Audit, Diff, DurabilityArgument, Generate, Ingest, LogCat, Oracle, Run};
+use super::arguments::{Audit, Diff, DurabilityArgument, Generate, Ingest, LogCat, LogCopy, LogRedact, Oracle, Run};
 use super::{Failure, client, diff, ingest, oracle, run};
 
 /// A program that the command line can carry out. Implemented by [`Program`].
@@ -31,6 +31,12 @@ pub trait Runnable: Send + Sync {
     fn diff(&self, arguments: &Diff) -> Result<u8, Failure>;
     #[doc(hidden)]
     fn cat(&self, arguments: &LogCat) -> Result<u8, Failure>;
+    #[doc(hidden)]
+    fn redact(&self, arguments: &LogRedact) -> Result<u8, Failure>;
+    #[doc(hidden)]
+    fn rewrite(&self, arguments: &LogCopy) -> Result<u8, Failure>;
+    #[doc(hidden)]
+    fn salvage(&self, arguments: &LogCopy) -> Result<u8, Failure>;
 }
 
 #[expect(private_interfaces, reason = "the arguments are the command line's own")]
@@ -87,6 +93,18 @@ impl<E: Event> Runnable for Program<E> {
         out.flush()?;
         log.close()?;
         Ok(0)
+    }
+
+    fn redact(&self, arguments: &LogRedact) -> Result<u8, Failure> {
+        super::log::redact::<E>(arguments)
+    }
+
+    fn rewrite(&self, arguments: &LogCopy) -> Result<u8, Failure> {
+        super::log::rewrite::<E>(arguments)
+    }
+
+    fn salvage(&self, arguments: &LogCopy) -> Result<u8, Failure> {
+        super::log::salvage::<E>(arguments)
     }
 }
 

@@ -76,7 +76,7 @@ impl Blueprint {
     }
 
     /// The views of a generation as they stand at its frontier. The generation may be of another dataflow: then only views of
-    /// the same name and types are read; the names of the others come second.
+    /// the same name, columns and types are read; the names of the others come second.
     pub fn standing(
         &self,
         manifest: &Manifest,
@@ -85,7 +85,7 @@ impl Blueprint {
         let (mut views, mut unread) = (BTreeMap::new(), Vec::new());
         for (info, slot) in &manifest.contents.views {
             let types = manifest.contents.slots.get(*slot).map(|slot| slot.types);
-            let known = self.views.iter().find(|view| view.info.name == info.name && types == Some(self.outline[view.slot].types));
+            let known = self.views.iter().find(|view| view.info == *info && types == Some(self.outline[view.slot].types));
             let Some(view) = known else {
                 unread.push(info.name.clone());
                 continue;

@@ -49,7 +49,7 @@ pub enum Command {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Report {
     /// To `Restore`.
-    Restored(Restored),
+    Restored(Box<Restored>),
     /// To `Propose`.
     Proposed {
         /// The log's frontier.
@@ -80,12 +80,16 @@ pub enum Report {
     /// To the others.
     Done,
     /// The step failed; nothing of it remains.
-    Failed {
-        /// What happened.
-        reason: String,
-        /// By which exit code a program would report it.
-        exit_code: u8,
-    },
+    Failed(Failure),
+}
+
+/// How a step failed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// What happened.
+    pub reason: String,
+    /// By which exit code a program would report it.
+    pub exit_code: u8,
 }
 
 /// What was found on disk at a start.

@@ -10,7 +10,7 @@ use crate::log::Tick;
 use crate::operators::panic_message;
 use crate::runs::{Audit, Contents, Difference, Manifest};
 
-use super::control::{Command, Processes, Report, Restored};
+use super::control::{Command, Failure, Processes, Report, Restored};
 
 /// Events after the newest generation on disk that a start replays in the speed layer. With more, the batch layer computes a
 /// generation first: the speed layer keeps all that changed since its base in memory.
@@ -119,12 +119,16 @@ pub struct Coordinator {
     last_id: u64,
     /// The frontier of the outdated views that stand.
     standing: Option<Tick>,
+    /// How the answers differ from the outdated ones, until a handover reports it.
+    differences: Vec<Difference>,
+    /// A speed graph serves: there is something to compare with.
+    serves: bool,
 }
 
 impl Coordinator {
     /// A coordinator of these processes, none of which serves anything yet.
     pub fn new(processes: Box<dyn Processes>) -> Self {
-        Self { processes, newest: Manifest::default(), last_id: 0, standing: None }
+        Self { processes, newest: Manifest::default(), last_id: 0, standing: None, differences: Vec::new(), serves: false }
     }
 
     /// The generation being served.
@@ -137,7 +141,8 @@ impl Coordinator {
     pub fn start(&mut self) -> Result<Started, CycleError> {
         let frontier = self.propose()?;
         let reports = self.step("restore", &Command::Restore)?;
-        let restored = reports.into_iter().filter_map(|report| if let Report::Restored(restored) = report { Some(restored) } else { None });
+        let restored =
+            reports.into_iter().filter_map(|report| if let Report::Restored(restored) = report { Some(*restored) } else { None });
         let found = restored.reduce(|all, other| if other.newest.is_some() { all } else { other }).unwrap_or_default();
         self.last_id = found.last_id;
         let mut started = Started { manifest: Manifest::default(), found, outdated: false, handover: None };
@@ -170,6 +175,7 @@ impl Coordinator {
     fn take_over(&mut self) -> Result<(), CycleError> {
         self.step("adopt", &Command::Adopt)?;
         self.step("switch", &Command::Switch)?;
+        self.serves = true;
         Ok(())
     }
 
@@ -180,7 +186,7 @@ impl Coordinator {
             Some(frontier) => self.hand_over(Cycle::Full, frontier, false),
             None => {
                 let cut = self.propose()?;
-                self.hand_over(cycle, cut, true)
+                self.hand_over(cycle, cut, self.serves)
             }
         }
     }
@@ -221,7 +227,9 @@ impl Coordinator {
         let (rows, tail) = self.batch(cycle, cut)?;
         let batch = started.elapsed();
         let audits = if audited { self.compare()? } else { Vec::new() };
-        let differences = if self.standing.is_some() { self.compare_with_standing()? } else { Vec::new() };
+        if self.standing.is_some() {
+            self.differences = self.compare_with_standing()?;
+        }
         let audit = started.elapsed() - batch;
         if audits.iter().any(|audit| !audit.agrees()) {
             let views = audits.iter().filter(|audit| !audit.agrees()).map(|audit| audit.view.clone()).collect::<Vec<_>>().join(", ");
@@ -237,7 +245,7 @@ impl Coordinator {
             (self.newest, self.standing) = (manifest, None);
             let frontier = self.propose()?;
             let next = self.try_hand_over(Cycle::Incremental, frontier, false)?;
-            return Ok(Handover { differences, rows: rows + next.rows, ..next });
+            return Ok(Handover { rows: rows + next.rows, ..next });
         }
         self.take_over()?;
         (self.newest, self.standing) = (manifest, None);
@@ -247,9 +255,9 @@ impl Coordinator {
             cycle,
             cut,
             rows,
-            agreed: audited.then_some(true),
+            agreed: (!audits.is_empty()).then_some(true),
             audits,
-            differences,
+            differences: std::mem::take(&mut self.differences),
             batch_ms: ms(batch),
             audit_ms: ms(audit),
             handover_ms: ms(started.elapsed() - batch - audit),
@@ -308,7 +316,7 @@ impl Coordinator {
     fn step(&mut self, step: &'static str, command: &Command) -> Result<Vec<Report>, CycleError> {
         let reports = self.processes.ask(command);
         for (process, report) in reports.iter().enumerate() {
-            if let Report::Failed { reason, exit_code } = report {
+            if let Report::Failed(Failure { reason, exit_code }) = report {
                 return Err(CycleError::Step { step, process, reason: reason.clone(), exit_code: *exit_code });
             }
         }

@@ -17,7 +17,7 @@ mod speed;
 
 pub use batch::{BatchError, BatchOutput, run_batch};
 pub use blueprint::Blueprint;
-pub use control::{Command, Processes, Report, Restored};
+pub use control::{Command, Failure, Processes, Report, Restored};
 pub use coordinator::{Coordinator, Cycle, CycleError, Handover, Started, TAIL_EVENTS_MAX};
 pub use feed::{EventSource, Feed, Prefix, Replay, Take};
 pub use graph::Dataflow;

@@ -1,6 +1,6 @@
 //! One process's part of the handover: its batch graphs, its speed graphs, its share of the log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -16,7 +16,7 @@ use crate::storage::{Step, reach};
 
 use super::batch::{BATCH_NICE, BatchError, run_batch};
 use super::blueprint::Blueprint;
-use super::control::{Command, Processes, Report};
+use super::control::{Command, Failure, Processes, Report};
 use super::feed::Feed;
 use super::graph::Dataflow;
 use super::speed::{SpeedGraph, SpeedWorkers};
@@ -101,13 +101,13 @@ struct Computed {
     last: Option<(Vec<Shard>, Vec<Frozen>)>,
     /// What the steps before froze.
     frozen: Vec<Vec<Frozen>>,
+    /// Rows of all that was frozen.
+    rows: usize,
     full: bool,
-    /// The files that it did not have to write.
-    shared: BTreeSet<u64>,
 }
 
 /// A step that was carried out, or how it failed.
-pub(super) type Outcome = Result<Report, Report>;
+pub(super) type Outcome = Result<Report, Failure>;
 
 impl<E: Event> Node<E> {
     /// Starts the speed workers. Nothing is served until a coordinator hands over to a first generation.
@@ -174,7 +174,7 @@ impl<E: Event> Node<E> {
                 Ok(Report::Done)
             }
         };
-        outcome.unwrap_or_else(|failed| failed)
+        outcome.unwrap_or_else(Report::Failed)
     }
 
     pub(super) fn range(&self, frontier: Tick) -> Result<LogRange, LogError> {
@@ -213,33 +213,23 @@ impl<E: Event> Node<E> {
             (None, Some(restored)) if !full => Generation::clone(&restored),
             _ => Generation::empty(self.options.workers),
         };
-        let rows_before = base.size().1;
         let computed = self.compute(base, cut, full)?;
-        let rows = computed.generation.size().1 - rows_before;
+        let rows = computed.rows;
         self.state().computed = Some(computed);
-        let covered = self.log.offsets_at(cut).map_err(|error| failed_by(error.into()))?;
-        let tail = self.log.events_total().saturating_sub(covered.iter().map(|offset| offset.0).sum());
+        let offsets = |tick: Tick| Ok::<u64, LogError>(self.log.offsets_at(tick)?.iter().map(|offset| offset.0).sum());
+        let tail = offsets(Tick::MAX).and_then(|end| Ok(end - offsets(cut)?)).map_err(|error| failed_by(error.into()))?;
         Ok(Report::Frozen { rows, tail })
     }
 
     /// Computes a generation through `cut`, in several steps if it takes in many events.
-    fn compute(&self, base: Generation, cut: Tick, full: bool) -> Result<Computed, Report> {
+    fn compute(&self, base: Generation, cut: Tick, full: bool) -> Result<Computed, Failure> {
         let cuts = self.cuts(base.frontier, cut).map_err(|error| failed(&error, error.exit_code()))?;
         let full = full || base.is_initial();
-        let shared = files_of(&base);
-        let mut computed = Computed { generation: Arc::new(base), last: None, frozen: Vec::new(), full, shared };
-        let done = self.compute_steps(&mut computed, &cuts);
-        if done.is_err() {
-            self.forget(&computed);
-        }
-        done.map(|()| computed)
-    }
-
-    fn compute_steps(&self, computed: &mut Computed, cuts: &[Tick]) -> Result<(), Report> {
-        for &cut in cuts {
+        let mut computed = Computed { generation: Arc::new(base), last: None, frozen: Vec::new(), rows: 0, full };
+        for cut in cuts {
             if computed.last.is_some() {
-                self.write_last(computed).map_err(failed_by)?;
-                compact(&computed.generation, self.options.store.as_deref()).map_err(failed_by)?;
+                self.write_last(&mut computed).map_err(failed_by)?;
+                compact(&computed.generation, self.options.store.as_deref(), &self.stop).map_err(failed_by)?;
             }
             let base = Arc::clone(&computed.generation);
             let feed = Feed::new(self.log.cursor(base.frontier), Some(cut));
@@ -248,17 +238,11 @@ impl<E: Event> Node<E> {
                     BatchError::Log(error) => failed(&error, error.exit_code()),
                     error => failed(error, 1),
                 })?;
+            computed.rows += output.bases.iter().zip(&output.frozen).map(|(base, frozen)| base.rows_of(frozen)).sum::<usize>();
             computed.generation = Arc::new(Generation { id: base.id + 1, frontier: cut, shards: output.shards });
             computed.last = Some((output.bases, output.frozen));
         }
-        Ok(())
-    }
-
-    /// Removes the files that were written for a generation, unless it was committed.
-    fn forget(&self, computed: &Computed) {
-        if let Some(store) = &self.options.store {
-            store.forget(&files_of(&computed.generation).difference(&computed.shared).copied().collect());
-        }
+        Ok(computed)
     }
 
     /// Where to cut `[from, to)`, so that each part has no more than the events that a batch takes in, or one tick.
@@ -287,17 +271,9 @@ impl<E: Event> Node<E> {
     fn write_last(&self, computed: &mut Computed) -> Result<(), GenerationError> {
         let Some((bases, mut frozen)) = computed.last.take() else { return Ok(()) };
         if let Some(store) = &self.options.store {
-            let mut shards: Vec<Arc<Shard>> = bases.iter().map(|base| Arc::new(base.plus(&Vec::new()))).collect();
-            for (worker, (base, frozen)) in bases.iter().zip(&mut frozen).enumerate() {
-                match base.plus_written(frozen, store, worker) {
-                    Ok(shard) => shards[worker] = Arc::new(shard),
-                    Err(error) => {
-                        // What the other workers wrote is known, and can be removed.
-                        computed.generation = Arc::new(Generation { shards, ..Generation::clone(&computed.generation) });
-                        return Err(error);
-                    }
-                }
-            }
+            let shards = bases.iter().zip(&mut frozen).enumerate();
+            let shards = shards.map(|(worker, (base, frozen))| base.plus_written(frozen, store, worker).map(Arc::new));
+            let shards = shards.collect::<Result<Vec<_>, _>>()?;
             computed.generation = Arc::new(Generation { shards, ..Generation::clone(&computed.generation) });
         }
         computed.frozen.push(frozen);
@@ -311,7 +287,7 @@ impl<E: Event> Node<E> {
     }
 
     /// Works on what was computed. It is out of the state meanwhile, so that nobody waits for its lock.
-    fn with_computed<T>(&self, work: impl FnOnce(&mut Computed) -> Result<T, Report>) -> Result<T, Report> {
+    fn with_computed<T>(&self, work: impl FnOnce(&mut Computed) -> Result<T, Failure>) -> Result<T, Failure> {
         let mut computed = self.state().computed.take().ok_or_else(nothing_computed)?;
         let done = work(&mut computed);
         self.state().computed = Some(computed);
@@ -319,7 +295,7 @@ impl<E: Event> Node<E> {
     }
 
     fn audit(&self) -> Outcome {
-        let Some(served) = self.served() else { return Ok(Report::Audited { audits: Vec::new() }) };
+        let served = self.served().ok_or_else(|| failed("nothing is served that could be compared", 1))?;
         self.with_computed(|computed| {
             let cut = computed.generation.frontier;
             if cut.0 == 0 {
@@ -423,10 +399,10 @@ impl<E: Event> Node<E> {
         let old = state.served.replace(Arc::clone(&graph));
         *state = State { served: state.served.take(), ..State::default() };
         self.following.store(Arc::new(vec![Arc::clone(&graph)]));
-        let store = self.options.store.clone();
+        let (store, stop) = (self.options.store.clone(), Arc::clone(&self.stop));
         let merging = std::thread::Builder::new().name("merge".to_owned()).spawn(move || {
             let _ = rustix::process::nice(BATCH_NICE);
-            if let Err(error) = compact(&graph.base, store.as_deref()) {
+            if let Err(error) = compact(&graph.base, store.as_deref(), &stop) {
                 // Reads touch more files than they need to; the next handover tries again.
                 tracing::error!(%error, "runs could not be merged");
             }
@@ -440,7 +416,7 @@ impl<E: Event> Node<E> {
     }
 
     /// Waits for a graph, as long as it can still come there.
-    fn wait_until(&self, graph: &SpeedGraph<E>, reached: impl Fn() -> bool) -> Result<(), Report> {
+    fn wait_until(&self, graph: &SpeedGraph<E>, reached: impl Fn() -> bool) -> Result<(), Failure> {
         let deadline = Instant::now() + PATIENCE;
         while !reached() {
             if let Some((reason, exit_code)) = self.failure_of(graph) {
@@ -461,10 +437,12 @@ impl<E: Event> Node<E> {
     }
 
     fn discard(&self) {
-        let mut state = self.state();
-        if let Some(computed) = state.computed.take() {
-            self.forget(&computed);
+        let computed = self.state().computed.take();
+        drop(computed);
+        if let Some(store) = &self.options.store {
+            store.tidy();
         }
+        let mut state = self.state();
         if let Some(adopted) = state.adopted.take() {
             adopted.close();
         }
@@ -491,26 +469,22 @@ impl<E: Event> Processes for OneProcess<E> {
     }
 }
 
-pub(super) fn failed(reason: impl ToString, exit_code: u8) -> Report {
-    Report::Failed { reason: reason.to_string(), exit_code }
+pub(super) fn failed(reason: impl ToString, exit_code: u8) -> Failure {
+    Failure { reason: reason.to_string(), exit_code }
 }
 
-fn files_of(generation: &Generation) -> BTreeSet<u64> {
-    generation.shards.iter().flat_map(|shard| shard.files()).map(|file| file.number()).collect()
-}
-
-fn nothing_computed() -> Report {
+fn nothing_computed() -> Failure {
     failed("no generation was computed", 1)
 }
 
-pub(super) fn failed_by(error: GenerationError) -> Report {
+pub(super) fn failed_by(error: GenerationError) -> Failure {
     failed(&error, error.exit_code())
 }
 
 /// Merges runs of similar size: in files where there is a store for them.
-fn compact(generation: &Generation, store: Option<&GenerationStore>) -> Result<(), GenerationError> {
+fn compact(generation: &Generation, store: Option<&GenerationStore>, stop: &AtomicBool) -> Result<(), GenerationError> {
     generation.shards.iter().enumerate().try_for_each(|(worker, shard)| match store {
-        Some(store) => shard.compact_files(store, worker),
+        Some(store) => shard.compact_files(store, worker, stop),
         None => {
             shard.compact();
             Ok(())

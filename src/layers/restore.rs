@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | from before events were removed from the log | it is dropped: it may hold them |
 //! | damaged, of another log, or covers events that the log lost without having synced them | it is passed over; the next older is looked at |
-//! | ahead of a log that had synced its events | the start is refused: the log lost something |
+//! | of a log that had synced other events below its frontier than the log has now | the start is refused: the log lost something |
 //! | of another version of the dataflow | its views stand, if there is none of this version; a full cycle is due |
 //! | whole and of this version | the start goes on from it; for another number of workers its runs are written anew |
 //!
@@ -24,8 +24,10 @@ impl<E: Event> Node<E> {
     /// Finds the newest generation that can be gone on with, or else the newest of another version whose views can be read.
     pub(super) fn restore(&self) -> Outcome {
         let mut restored = Restored::default();
-        let Some(store) = &self.options.store else { return Ok(Report::Restored(restored)) };
+        let Some(store) = &self.options.store else { return Ok(Report::Restored(Box::new(restored))) };
         self.drop_erased(store).map_err(failed_by)?;
+        // What a process that was killed had begun to write.
+        store.tidy();
         let log = self.range(Tick::MAX).map_err(|error| failed_by(error.into()))?;
         for (id, manifest) in store.manifests().map_err(failed_by)? {
             restored.last_id = restored.last_id.max(id);
@@ -35,12 +37,13 @@ impl<E: Event> Node<E> {
                 // Computing it again would hide that the log lost something.
                 Err(error @ GenerationError::Ahead { .. }) => return Err(failed_by(error)),
                 Err(error) => {
+                    store.pass_over(id);
                     tracing::warn!(generation = id, %error, "a generation is passed over");
                     restored.passed_over.push(format!("generation {id} is passed over: {error}"));
                 }
             }
         }
-        Ok(Report::Restored(restored))
+        Ok(Report::Restored(Box::new(restored)))
     }
 
     /// Generations from before facts were removed from the log may hold them.
@@ -65,17 +68,15 @@ impl<E: Event> Node<E> {
         if covers.id != log.id || covers.ends.len() != log.ends.len() {
             return Err(GenerationError::Unusable { id, why: format!("is of log {}, this is log {}", covers.id, log.id) });
         }
-        let shorter = covers.ends.iter().zip(&log.ends).any(|(covered, end)| covered > end);
-        if shorter && !covers.synced {
-            return Err(GenerationError::Unusable { id, why: "covers events that the log lost: they were not synced".to_owned() });
-        }
-        if shorter || manifest.frontier > self.log.frontier() {
-            let place = |range: &LogRange, frontier: Tick| {
-                let ends: Vec<String> = range.ends.iter().map(|end| end.to_string()).collect();
-                format!("everything before tick {frontier}, ending at offsets {}", ends.join(", "))
-            };
-            let (covers, has) = (place(covers, manifest.frontier), place(log, self.log.frontier()));
-            return Err(GenerationError::Ahead { id, covers, has });
+        // What the log has below the frontier is fixed since the frontier was announced. If it is not what was covered, the log is
+        // an older copy, or it lost its end, and may have grown again since.
+        let has = LogRange { ends: self.log.offsets_at(manifest.frontier)?, ..log.clone() };
+        if covers.ends != has.ends || manifest.frontier > self.log.frontier() {
+            if !covers.synced {
+                return Err(GenerationError::Unusable { id, why: "covers events that the log lost: they were not synced".to_owned() });
+            }
+            let place = |range: &LogRange| range.ends.iter().map(|end| end.to_string()).collect::<Vec<_>>().join(", ");
+            return Err(GenerationError::Ahead { id, frontier: manifest.frontier, covers: place(covers), has: place(&has) });
         }
         let current = manifest.contents.fingerprint == self.blueprint.fingerprint();
         if !current && restored.outdated.is_some() {

@@ -74,7 +74,7 @@ impl<E: Event> BulkAppender<E> {
         }
         let partition = Partition((self.frames % u64::from(self.log.partitions())) as u32);
         let columns = std::mem::take(&mut self.columns);
-        self.waiting.push_back(self.log.submit(partition, columns)?);
+        self.waiting.push_back(self.log.submit(partition, columns, None)?);
         self.frames += 1;
         Ok(())
     }

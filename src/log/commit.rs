@@ -3,6 +3,10 @@
 //! A sync costs as much as writing a mebibyte or more, so everything that waits while one is in flight goes into the next
 //! group. Because the next frame is written only after the sync returned, at most one frame of a log can be torn, which is
 //! what lets recovery tell a torn tail from damage.
+//!
+//! Appends of producers go into the same groups. Each is judged when its group is formed: a fresh one is written with its
+//! number in the frame, so that number and events are on disk together or not at all; a repeated one is answered as the first
+//! time, after the group that it may be repeated within.
 use super::block::{Rows, Runs};
 use super::core::Core;
 use super::error::LogError;
@@ -10,6 +14,7 @@ use super::event::Event;
 use super::frame::SegmentId;
 use super::options::Durability;
 use super::position::{Offset, Partition, Tick};
+use super::producers::{Claim, Entry, Producers, Verdict};
 use super::segment::active_name;
 use crate::storage::{DiskFile, Step, append_all, reach, uninterrupted};
 use columnar::{Borrow, Container, ContainerOf, Len, bytemuck};
@@ -65,6 +70,8 @@ impl Ack {
 pub(crate) struct Job<E: Event> {
     pub columns: ContainerOf<E>,
     pub bytes: usize,
+    /// The append's producer and number, if it has one.
+    pub claim: Option<Claim>,
     pub reply: Sender<Result<Ack, LogError>>,
 }
 
@@ -80,6 +87,25 @@ pub(crate) struct Lane {
     end: Offset,
     open: Option<OpenFile>,
     frame: Vec<u64>,
+    /// What is in the log, and in the group that is being formed.
+    producers: Producers,
+}
+
+/// Appends that become one frame.
+struct Group<E: Event> {
+    /// What to answer once the frame is written: to whom, and where the events are from the front of the group.
+    replies: Vec<(Sender<Result<Ack, LogError>>, Answer)>,
+    columns: Vec<ContainerOf<E>>,
+    events: u64,
+    /// Producer and number of the appends that have them.
+    claims: Vec<Claim>,
+}
+
+enum Answer {
+    /// Events of this group: how many come before, how many there are.
+    Fresh { before: u64, count: u64 },
+    /// An append that is in the log, or in this group.
+    Repeat { claim: Claim },
 }
 
 struct OpenFile {
@@ -90,8 +116,8 @@ struct OpenFile {
 }
 
 impl Lane {
-    pub fn new(partition: Partition, end: Offset) -> Self {
-        Lane { partition, end, open: None, frame: Vec::new() }
+    pub fn new(partition: Partition, end: Offset, producers: Producers) -> Self {
+        Lane { partition, end, open: None, frame: Vec::new(), producers }
     }
 
     /// Takes appends from the queue until told to stop.
@@ -115,33 +141,72 @@ impl Lane {
 
     /// Writes one group and answers its callers.
     pub fn commit<E: Event>(&mut self, core: &Core<E>, jobs: Vec<Job<E>>) {
-        let (mut replies, mut columns) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
-        for job in jobs {
-            replies.push((job.reply, job.columns.len() as u64));
-            columns.push(job.columns);
-        }
-        let (partition, mut first_offset) = (self.partition, self.end);
-        let mut acknowledge = |tick| {
-            for (reply, count) in replies.drain(..) {
+        let group = self.form_group(core, jobs);
+        let mut waiting = group.replies;
+        let (partition, first_offset) = (self.partition, self.end);
+        let mut acknowledge = |tick, producers: &Producers| {
+            for (reply, answer) in waiting.drain(..) {
+                let ack = match answer {
+                    Answer::Fresh { before, count } => Ack { tick, partition, first_offset: first_offset.plus(before), count },
+                    Answer::Repeat { claim } => {
+                        let entry = producers.entry(&claim.producer, claim.sequence).expect("judged as remembered");
+                        Ack { tick: entry.tick, partition, first_offset: entry.first_offset, count: entry.events }
+                    }
+                };
                 // A caller that went away does not need its answer.
-                let _ = reply.send(Ok(Ack { tick, partition, first_offset, count }));
-                first_offset = first_offset.plus(count);
+                let _ = reply.send(Ok(ack));
             }
             core.wake();
         };
-        if let Err(error) = self.write_group(core, columns, &mut acknowledge) {
+        let written = match group.columns.is_empty() {
+            true => core.check_running().map(|()| acknowledge(Tick::ZERO, &self.producers)),
+            false => self.write_group(core, group.columns, group.claims, &mut acknowledge),
+        };
+        if let Err(error) = written {
             core.stop(&error);
-            for (reply, _) in replies {
+            for (reply, _) in waiting {
                 let _ = reply.send(Err(error.clone()));
             }
         }
+    }
+
+    /// Judges appends of producers, and remembers the fresh ones; their tick follows when the group gets it.
+    fn form_group<E: Event>(&mut self, core: &Core<E>, jobs: Vec<Job<E>>) -> Group<E> {
+        let mut group = Group { replies: Vec::with_capacity(jobs.len()), columns: Vec::new(), events: 0, claims: Vec::new() };
+        let event_type = core.types.own;
+        for Job { columns, claim, reply, .. } in jobs {
+            let count = columns.len() as u64;
+            if let Some(claim) = claim {
+                match self.producers.judge(&claim, count, event_type, self.partition) {
+                    Ok(Verdict::Fresh) => {
+                        let (sequence, digest, first_offset) = (claim.sequence, claim.digest, self.end.plus(group.events));
+                        let entry = Entry { sequence, digest, tick: Tick::ZERO, first_offset, events: count, event_type };
+                        self.producers.remember(&claim.producer, entry);
+                        group.claims.push(claim);
+                    }
+                    Ok(Verdict::Repeat) => {
+                        group.replies.push((reply, Answer::Repeat { claim }));
+                        continue;
+                    }
+                    Err(error) => {
+                        let _ = reply.send(Err(error.into()));
+                        continue;
+                    }
+                }
+            }
+            group.replies.push((reply, Answer::Fresh { before: group.events, count }));
+            group.events += count;
+            group.columns.push(columns);
+        }
+        group
     }
 
     fn write_group<E: Event>(
         &mut self,
         core: &Core<E>,
         columns: Vec<ContainerOf<E>>,
-        acknowledge: &mut dyn FnMut(Tick),
+        claims: Vec<Claim>,
+        acknowledge: &mut dyn FnMut(Tick, &Producers),
     ) -> Result<(), LogError> {
         core.check_running()?;
         self.make_room(core)?;
@@ -150,14 +215,21 @@ impl Lane {
         let tick = core.take_off(self.partition);
         let mut runs = Runs::default();
         runs.push(tick, columns.len());
-        let rows = Arc::new(Rows::<E>::new(self.partition, self.end, runs, columns));
+        let mut rows = Rows::<E>::new(self.partition, self.end, runs, columns);
+        for Claim { producer, sequence, .. } in &claims {
+            // More than a window of one producer in one group: the oldest are forgotten already.
+            if let Some(entry) = self.producers.stamp(producer, *sequence, tick) {
+                rows.producers.remember(producer, entry);
+            }
+        }
+        let rows = Arc::new(rows);
         let segment = SegmentId { log: core.log_id, partition: self.partition, first: open.first };
-        let bytes = rows.encode(segment, &mut self.frame).frame_bytes();
+        let bytes = rows.encode(segment, core.types.own, &mut self.frame).frame_bytes();
         let publish = |rows: Arc<Rows<E>>| core.publish(self.partition, open.first, rows, bytes);
-        let end = rows.end();
+        let end = rows.end;
         if core.durability == Durability::Memory {
             publish(Arc::clone(&rows));
-            acknowledge(tick);
+            acknowledge(tick, &self.producers);
         }
         reach(Step::AppendBeforeWrite);
         append_all(&mut *open.file, bytemuck::cast_slice(&self.frame))
@@ -174,7 +246,7 @@ impl Lane {
         open.bytes += bytes;
         self.end = end;
         core.land(self.partition, end);
-        acknowledge(tick);
+        acknowledge(tick, &self.producers);
         Ok(())
     }
 

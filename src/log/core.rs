@@ -6,15 +6,17 @@ use super::block::Rows;
 use super::clock::Clock;
 use super::commit::{Lane, SEAL_BACKLOG_MAX};
 use super::error::LogError;
-use super::event::Event;
+use super::event::{Event, Types};
 use super::frame::{LogId, SegmentId};
 use super::mark::{self, Mark};
 use super::meta::{LOCK_NAME, Meta, partition_dir};
 use super::options::{Durability, Execution, LogOptions};
-use super::partition::{Contents, Segments};
+use super::partition::Contents;
 use super::position::{Offset, Partition, Tick};
-use super::recovery::{Beside, plan_all};
-use super::segment::{Sealed, active_name, seal};
+use super::producers::Producers;
+use super::recovery::{Beside, Known, plan_all, producers_of};
+use super::redact::Redactions;
+use super::segment::{Sealed, Sealing, active_name, seal};
 use super::ticks::Ticks;
 use crate::storage::{Disk, Step, reach, uninterrupted};
 use std::collections::{BTreeMap, VecDeque};
@@ -34,6 +36,9 @@ pub(crate) struct Core<E: Event> {
     lock_identity: (u64, u64),
     pub log_id: LogId,
     pub meta: Meta,
+    pub types: Arc<Types<E>>,
+    /// Redactions so far: none is made while the log is open.
+    pub revision: u64,
     pub segment_bytes_max: u64,
     block_events_max: usize,
     pub durability: Durability,
@@ -85,17 +90,23 @@ impl<E: Event> Core<E> {
     /// Recovers a log whose lock is held: judges all partitions, then seals what was active, then reserves ticks.
     pub fn recover(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, dir: &Path, options: &LogOptions, meta: Meta) -> Result<Self, LogError> {
         let log_id = meta.id(dir)?;
+        let types = Arc::new(meta.types::<E>(dir)?);
         let lock_identity = lock_identity(&*disk, dir)?;
         let mark = Mark::read(&*disk, dir, &meta)?;
-        let mut plans = plan_all::<E>(&*disk, dir, log_id, &mark, Beside::Nobody)?;
+        let mut redactions = Redactions::read(&*disk, dir)?;
+        let revision = redactions.revision();
+        let known = Known { disk: &*disk, dir, log: log_id, mark: &mark, revision, types: &types, beside: Beside::Nobody };
+        let mut plans = plan_all(&known)?;
         plans.iter_mut().try_for_each(|plan| plan.merge(options.block_events_max))?;
         let ends: Vec<Offset> = plans.iter().map(|plan| plan.end).collect();
         let floor = plans.iter().map(|plan| plan.last_tick).max().unwrap_or_default().max(mark.reserved);
-        let partitions = plans.into_iter().map(|plan| {
-            let end = plan.end;
-            Ok(Segments::new(plan.carry_out(&*disk, options.block_events_max)?, end))
-        });
-        let partitions = partitions.collect::<Result<Vec<_>, LogError>>()?;
+        let mut meta = meta;
+        meta.adopt::<E>(&*disk, dir)?;
+        redactions.remove_torn_tails(&*disk, dir)?;
+        let partitions = plans.into_iter().map(|plan| plan.carry_out(&*disk, options)).collect::<Result<Vec<_>, LogError>>()?;
+        redactions.settle(&*disk, dir)?;
+        let producers = partitions.iter().map(|segments| producers_of(segments.sealed.last().map(|last| &**last)));
+        let producers = producers.collect::<Result<Vec<Producers>, LogError>>()?;
         let reserved = mark::reserve(clock.now(), floor);
         let synced = options.durability == Durability::Sync;
         let mark = Mark { log_id: meta.log_id.clone(), reserved, clean: false, synced, ends: ends.clone() };
@@ -108,12 +119,19 @@ impl<E: Event> Core<E> {
             lock_identity,
             log_id,
             meta,
+            types,
+            revision,
             segment_bytes_max: options.segment_bytes_max,
             block_events_max: options.block_events_max,
             durability: options.durability,
             execution: options.execution,
             contents: Arc::new(Contents::new(partitions, ticks.frontier())),
-            lanes: ends.iter().enumerate().map(|(number, end)| Mutex::new(Lane::new(Partition(number as u32), *end))).collect(),
+            lanes: ends
+                .iter()
+                .zip(producers)
+                .enumerate()
+                .map(|(number, (end, producers))| Mutex::new(Lane::new(Partition(number as u32), *end, producers)))
+                .collect(),
             state: Mutex::new(State { ticks, durable: ends, full: VecDeque::new(), failure: None, phase: Phase::Running, waker_next: 0 }),
             frontier_moved: Condvar::new(),
             work: Condvar::new(),
@@ -369,10 +387,15 @@ impl<E: Event> Core<E> {
         self.check_place()?;
         let segments = self.contents.segments(partition.index());
         let blocks = segments.open.first().map(|open| open.blocks.clone()).unwrap_or_default();
+        let before = segments.sealed.last().cloned();
         drop(segments);
-        let sealed = seal(&*self.disk, &dir, SegmentId { log: self.log_id, partition, first }, &blocks, self.block_events_max)?;
+        let mut producers = producers_of(before.as_deref())?;
+        blocks.iter().for_each(|rows| producers.extend(&rows.producers));
+        let sealing = Sealing { disk: &*self.disk, dir: &dir, event_type: self.types.own, block_events_max: self.block_events_max };
+        let id = SegmentId { log: self.log_id, partition, first };
+        let sealed = seal(sealing, id, blocks.into_iter().map(Ok), &producers)?;
         let end = sealed.end;
-        self.contents.change(partition.index()).replace_oldest(Sealed::new(sealed));
+        self.contents.change(partition.index()).replace_oldest(Sealed::new(sealed, &self.types));
         reach(Step::SealBeforeRemove);
         let active = dir.join(active_name(first));
         uninterrupted(|| self.disk.remove(&active)).map_err(|error| LogError::storage("remove", &active, error))?;

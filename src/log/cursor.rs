@@ -46,8 +46,7 @@ impl<E: Event> Cursor<E> {
                 return Ok(None);
             };
             let block = located.read()?.slice_from(self.next[partition]).slice_ticks(self.from..Tick::MAX);
-            let end = block.end_offset();
-            self.next[partition] = located_end(&located).max(end);
+            self.next[partition] = located.end();
             if block.is_empty() {
                 continue;
             }
@@ -65,12 +64,5 @@ impl<E: Event> Cursor<E> {
     /// The next offset in each partition.
     pub fn position(&self) -> impl Iterator<Item = (Partition, Offset)> + '_ {
         self.next.iter().enumerate().map(|(number, offset)| (Partition(number as u32), *offset))
-    }
-}
-
-fn located_end<E: Event>(located: &Located<E>) -> Offset {
-    match located {
-        Located::Sealed(segment, block) => segment.file.index[*block].end(),
-        Located::Open(rows) => rows.end(),
     }
 }

@@ -1,5 +1,7 @@
 //! Everything that can go wrong with a log, sorted by what the caller must do next.
+use super::meta::EVENT_TYPES_MAX;
 use super::position::{Partition, Tick};
+use super::producers::ProducerError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,6 +41,22 @@ pub enum LogError {
         found: String,
         /// The type it was opened with.
         expected: String,
+    },
+    /// The log was written to by a newer version of the program.
+    #[error("log {} holds {found} since a newer version of the program wrote to it, this program reads and writes {expected}\n  hint: use the newer version; nothing was changed", dir.display())]
+    EarlierProgram {
+        /// The log's directory.
+        dir: PathBuf,
+        /// The type events are written in now.
+        found: String,
+        /// The type it was opened with, of which the log has older blocks.
+        expected: String,
+    },
+    /// Each change of the event type takes a number.
+    #[error("log {} has had {EVENT_TYPES_MAX} event types\n  hint: `log rewrite` leaves one", dir.display())]
+    TooManyTypes {
+        /// The log's directory.
+        dir: PathBuf,
     },
     /// The bytes of the blocks are laid out in another way than this program reads them.
     #[error("log {} is laid out as {found}, this program reads {expected}\n  hint: `log rewrite` with the program that wrote it", dir.display())]
@@ -104,6 +122,23 @@ pub enum LogError {
         /// The limit in bytes.
         bytes_max: usize,
     },
+    /// An append of a producer that may not be stored.
+    #[error(transparent)]
+    Producer(#[from] ProducerError),
+    /// A condition that says which events are meant is not understood.
+    #[error("{what}")]
+    Condition {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The directory that something new is written into is not empty.
+    #[error("{} holds {found:?}\n  hint: name a new or an empty directory; nothing was changed", dir.display())]
+    NotEmpty {
+        /// The directory that was named.
+        dir: PathBuf,
+        /// One of the names found in it.
+        found: String,
+    },
     /// A batch without events has no offset and cannot be acknowledged.
     #[error("an empty batch cannot be appended")]
     Empty,
@@ -146,6 +181,11 @@ impl LogError {
             LogError::NoLog { .. }
             | LogError::NotALog { .. }
             | LogError::WrongEvent { .. }
+            | LogError::EarlierProgram { .. }
+            | LogError::TooManyTypes { .. }
+            | LogError::Producer(_)
+            | LogError::Condition { .. }
+            | LogError::NotEmpty { .. }
             | LogError::WrongLayout { .. }
             | LogError::NewerFormat { .. }
             | LogError::TooLarge { .. }

@@ -3,13 +3,16 @@
 //! ```text
 //! byte  0  4  magic "LFBK"                     48  8  first tick
 //!       4  2  format version                   56  8  last tick
-//!       6  2  zero                             64  8  producer id, zero for none
-//!       8 16  log id                           72  8  producer sequence, zero for none
+//!       6  2  number of the event type         64  8  offset after the block's last
+//!       8 16  log id                           72  8  bytes of producers at the end of the body
 //!      24  4  partition                        80  8  body length, a multiple of 8
 //!      28  4  events                           88  4  CRC32C of the body
 //!      32  8  first offset of the segment      92  4  CRC32C of bytes 0..92
 //!      40  8  first offset of the block        96     body
 //! ```
+//!
+//! A block covers all offsets from its first to its end. It may hold fewer events than that: the others were redacted, or lost
+//! and salvaged around. Version 1 had zeros at 6, 64 and 72: one event type, no offset without its event, no producers.
 //!
 //! Integers are little-endian; the body is in the byte order that `log.json` states. What can go wrong, and what meets it:
 //! a torn write leaves a header or body whose checksum fails; a frame of another log, partition, segment or place, left by a
@@ -22,7 +25,7 @@ use std::fmt;
 /// Bytes of a header.
 pub(crate) const HEADER_BYTES: usize = 96;
 /// The version of block, segment, meta and mark formats. Readers refuse newer ones.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 const MAGIC: &[u8; 4] = b"LFBK";
 
 /// 128 random bits that tell the blocks of one log from those of all others.
@@ -77,10 +80,16 @@ pub(crate) struct SegmentId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub segment: SegmentId,
+    /// The number in `log.json` of the type that the events are of.
+    pub event_type: u16,
     pub first_offset: Offset,
+    /// The offset after the block's last, which may have no event.
+    pub end: Offset,
     pub events: u32,
     pub first_tick: Tick,
     pub last_tick: Tick,
+    /// How much of the body, at its end, says which producers the events came from.
+    pub producer_bytes: u64,
     pub body_bytes: u64,
     pub body_crc: u32,
 }
@@ -124,7 +133,8 @@ pub(crate) fn log_id_at(bytes: &[u8], at: usize) -> LogId {
 }
 
 /// Checks the parts that headers and footers share: magic at 0, version at 4, CRC32C of what precedes it at 92.
-pub(crate) fn check_envelope(bytes: &[u8], magic: &[u8; 4]) -> Result<(), Flaw> {
+/// Returns the version.
+pub(crate) fn check_envelope(bytes: &[u8], magic: &[u8; 4]) -> Result<u32, Flaw> {
     if bytes.len() < HEADER_BYTES {
         return Err(Flaw::new(0, format!("{} bytes, expected {HEADER_BYTES}", bytes.len())));
     }
@@ -141,7 +151,7 @@ pub(crate) fn check_envelope(bytes: &[u8], magic: &[u8; 4]) -> Result<(), Flaw> 
         let what = format!("format version {version}, this is version {FORMAT}");
         return Err(Flaw { at: 4, what, newer: Some(version.into()) });
     }
-    Ok(())
+    Ok(version)
 }
 
 impl Header {
@@ -149,6 +159,7 @@ impl Header {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..4].copy_from_slice(MAGIC);
         bytes[4..6].copy_from_slice(&(FORMAT as u16).to_le_bytes());
+        bytes[6..8].copy_from_slice(&self.event_type.to_le_bytes());
         bytes[8..24].copy_from_slice(&self.segment.log.0);
         bytes[24..28].copy_from_slice(&self.segment.partition.0.to_le_bytes());
         bytes[28..32].copy_from_slice(&self.events.to_le_bytes());
@@ -156,6 +167,8 @@ impl Header {
         bytes[40..48].copy_from_slice(&self.first_offset.0.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.first_tick.0.to_le_bytes());
         bytes[56..64].copy_from_slice(&self.last_tick.0.to_le_bytes());
+        bytes[64..72].copy_from_slice(&self.end.0.to_le_bytes());
+        bytes[72..80].copy_from_slice(&self.producer_bytes.to_le_bytes());
         bytes[80..88].copy_from_slice(&self.body_bytes.to_le_bytes());
         bytes[88..92].copy_from_slice(&self.body_crc.to_le_bytes());
         let crc = crc32c::crc32c(&bytes[..92]);
@@ -164,28 +177,34 @@ impl Header {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Header, Flaw> {
-        check_envelope(bytes, MAGIC)?;
-        let header = Header {
+        let version = check_envelope(bytes, MAGIC)?;
+        let mut header = Header {
             segment: SegmentId { log: log_id_at(bytes, 8), partition: Partition(u32_at(bytes, 24)), first: Offset(u64_at(bytes, 32)) },
+            event_type: u16_at(bytes, 6),
             first_offset: Offset(u64_at(bytes, 40)),
+            end: Offset(u64_at(bytes, 64)),
             events: u32_at(bytes, 28),
             first_tick: Tick(u64_at(bytes, 48)),
             last_tick: Tick(u64_at(bytes, 56)),
+            producer_bytes: u64_at(bytes, 72),
             body_bytes: u64_at(bytes, 80),
             body_crc: u32_at(bytes, 88),
         };
-        if !header.body_bytes.is_multiple_of(8) || header.events == 0 || header.last_tick < header.first_tick {
-            return Err(Flaw::new(
-                28,
-                format!("{} events, {} bytes, ticks {}..={}", header.events, header.body_bytes, header.first_tick, header.last_tick),
-            ));
+        if version == 1 {
+            let end = header.first_offset.plus(header.events.into());
+            header = Header { event_type: 0, end, producer_bytes: 0, ..header };
+        }
+        let bytes_fit =
+            header.body_bytes.is_multiple_of(8) && header.producer_bytes.is_multiple_of(8) && header.producer_bytes <= header.body_bytes;
+        let offsets_fit = header.end > header.first_offset && header.end.0 - header.first_offset.0 >= header.events.into();
+        if !bytes_fit || !offsets_fit || header.last_tick < header.first_tick {
+            let Header { events, first_offset, end, body_bytes, producer_bytes, first_tick, last_tick, .. } = header;
+            let what = format!(
+                "{events} events at offsets {first_offset}..{end}, {body_bytes} bytes with {producer_bytes} of producers, ticks {first_tick}..={last_tick}"
+            );
+            return Err(Flaw::new(28, what));
         }
         Ok(header)
-    }
-
-    /// The offset after the block's last.
-    pub fn end(&self) -> Offset {
-        self.first_offset.plus(self.events.into())
     }
 
     /// Bytes of header and body.
@@ -257,10 +276,10 @@ pub(crate) fn scan(bytes: &[u8], segment: SegmentId, tick: Tick) -> Scan {
     while scan.valid_bytes < bytes.len() {
         match read_frame(&bytes[scan.valid_bytes..], place) {
             Ok(header) => {
-                place = Place { next: header.end(), tick: header.last_tick, ..place };
+                place = Place { next: header.end, tick: header.last_tick, ..place };
                 let position = scan.valid_bytes;
                 scan.valid_bytes += header.frame_bytes() as usize;
-                scan.end = header.end();
+                scan.end = header.end;
                 scan.frames.push((position, header));
             }
             Err(flaw) => {

@@ -11,6 +11,8 @@ use super::event::{Event, EventType};
 use super::meta::{Found, LOCK_NAME, Meta, look};
 use super::options::{Durability, Execution, LogOptions};
 use super::position::{Offset, Partition, Tick};
+use super::producers::{self, Claim};
+use super::segment::Sealed;
 use crate::storage::{Disk, LockGuard, uninterrupted};
 use columnar::{Borrow, Columnar, ContainerOf, Len, bytes::indexed};
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -119,7 +121,6 @@ impl<E: Event> Log<E> {
         meta: Meta,
         guard: LockGuard,
     ) -> Result<Self, LogError> {
-        meta.check::<E>(dir)?;
         let core = Arc::new(Core::recover(disk, clock, dir, &options, meta)?);
         let mut threads = Threads { writers: Vec::new(), keepers: Vec::new(), lock: Some(guard) };
         let mut queues = Vec::new();
@@ -141,12 +142,43 @@ impl<E: Event> Log<E> {
     /// # Panics
     /// When the log has no such partition.
     pub fn append_to(&self, partition: Partition, events: Vec<E>) -> Result<Ack, LogError> {
-        let answer = self.submit(partition, <E as Columnar>::as_columns(events.iter()))?;
+        let answer = self.submit(partition, <E as Columnar>::as_columns(events.iter()), None)?;
         answer.recv().unwrap_or_else(|_| Err(self.handle.core.why_stopped()))
     }
 
+    /// Appends a batch that `producer` numbered `sequence`, from 0 on without gaps; stored once, however often it is repeated,
+    /// over restarts too. A repeated one is answered as the first was.
+    ///
+    /// All of a producer's batches go to one partition, which its name decides. Its last
+    /// [`PRODUCER_WINDOW`](super::PRODUCER_WINDOW) numbers are remembered; each partition remembers
+    /// [`PRODUCERS_MAX`](super::PRODUCERS_MAX) producers. What is beyond is refused with [`LogError::Producer`], and so is a number
+    /// that is ahead, or was used for other events.
+    pub fn append_as(&self, producer: &str, sequence: u64, events: Vec<E>) -> Result<Ack, LogError> {
+        let answer = self.submit_as(producer, sequence, <E as Columnar>::as_columns(events.iter()))?;
+        answer.recv().unwrap_or_else(|_| Err(self.handle.core.why_stopped()))
+    }
+
+    /// Hands a producer's rows to the writer of its partition.
+    pub(crate) fn submit_as(
+        &self,
+        producer: &str,
+        sequence: u64,
+        columns: ContainerOf<E>,
+    ) -> Result<Receiver<Result<Ack, LogError>>, LogError> {
+        producers::check_name(producer)?;
+        let mut words = Vec::new();
+        indexed::encode(&mut words, &columns.borrow());
+        let claim = Claim { producer: Arc::from(producer), sequence, digest: producers::digest(&words) };
+        self.submit(producers::partition_of(producer, self.partitions()), columns, Some(claim))
+    }
+
     /// Hands rows to the partition's writer; waits when its queue is full.
-    pub(crate) fn submit(&self, partition: Partition, columns: ContainerOf<E>) -> Result<Receiver<Result<Ack, LogError>>, LogError> {
+    pub(crate) fn submit(
+        &self,
+        partition: Partition,
+        columns: ContainerOf<E>,
+        claim: Option<Claim>,
+    ) -> Result<Receiver<Result<Ack, LogError>>, LogError> {
         let (events, bytes) = (columns.len(), indexed::length_in_bytes(&columns.borrow()));
         if events == 0 {
             return Err(LogError::Empty);
@@ -156,7 +188,7 @@ impl<E: Event> Log<E> {
         }
         let core = &self.handle.core;
         let (reply, answer) = bounded(1);
-        let job = Job { columns, bytes, reply };
+        let job = Job { columns, bytes, claim, reply };
         match core.execution {
             Execution::Inline => {
                 lock(&core.lanes[partition.index()]).commit(core, vec![job]);
@@ -223,9 +255,18 @@ impl<E: Event> Log<E> {
         &self.handle.core.meta.log_id
     }
 
-    /// How often facts were removed from the log.
+    /// How often events were redacted. What was computed from an earlier revision may hold what is gone since.
     pub fn revision(&self) -> u64 {
-        0
+        self.handle.core.revision
+    }
+
+    pub(crate) fn event_type_number(&self) -> u16 {
+        self.handle.core.types.own
+    }
+
+    /// The sealed segments of each partition.
+    pub(crate) fn sealed_segments(&self) -> Vec<Vec<Arc<Sealed<E>>>> {
+        self.handle.core.contents.all().map(|segments| segments.sealed.clone()).collect()
     }
 
     /// The directory of the log.
@@ -258,7 +299,7 @@ impl<E: Event> Log<E> {
                 segments: (segments.sealed.len() + segments.open.len()) as u64,
                 segments_sealed: segments.sealed.len() as u64,
                 bytes: bytes + segments.open.iter().map(|open| open.bytes).sum::<u64>(),
-                events: segments.end.0,
+                events: segments.events,
                 first_tick: ticks.clone().chain(open_ticks.clone()).next().map(|(first, _)| first),
                 last_tick: ticks.chain(open_ticks).last().map(|(_, last)| last),
             }
@@ -287,7 +328,7 @@ pub fn lock_dir(disk: &dyn Disk, dir: &Path) -> Result<LockGuard, LogError> {
     take_lock(disk, dir)
 }
 
-fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<LockGuard, LogError> {
+pub(crate) fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<LockGuard, LogError> {
     let path = dir.join(LOCK_NAME);
     uninterrupted(|| disk.lock(&path)).map_err(|error| match error.kind() {
         ErrorKind::WouldBlock => LogError::InUse { dir: dir.to_path_buf(), pid: error.to_string() },

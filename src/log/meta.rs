@@ -1,7 +1,7 @@
-//! `log.json`: what a log is. Written last when a log is created, never changed.
+//! `log.json`: what a log is. Written last when a log is created, and again when a program with a new event type opens it.
 use super::document;
 use super::error::LogError;
-use super::event::{Event, EventType};
+use super::event::{Event, EventType, Types};
 use super::frame::LogId;
 use super::mark::{self, Mark};
 use super::position::{Partition, Tick};
@@ -24,9 +24,16 @@ pub(crate) struct Meta {
     pub log_id: String,
     pub codec: String,
     pub endianness: String,
+    /// The type that events are written in.
     pub event: EventType,
+    /// All types there are blocks of, by the number in the blocks; empty in logs that never had another than `event`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<EventType>,
     pub partitions: u32,
 }
+
+/// Event types of one log.
+pub const EVENT_TYPES_MAX: usize = 1024;
 
 /// What stands in a directory.
 pub(crate) enum Found {
@@ -70,13 +77,7 @@ pub(crate) fn look(disk: &dyn Disk, dir: &Path) -> Result<Found, LogError> {
 impl Meta {
     /// Creates a log in a directory whose lock is held. `log.json` comes last: before it there is no log.
     pub fn create<E: Event>(disk: &dyn Disk, dir: &Path, partitions: u32) -> Result<Meta, LogError> {
-        let meta = Meta {
-            log_id: LogId::random().to_string(),
-            codec: CODEC.to_string(),
-            endianness: ENDIANNESS.to_string(),
-            event: EventType::of::<E>(),
-            partitions: partitions.max(1),
-        };
+        let meta = Meta::of::<E>(LogId::random(), partitions.max(1));
         for partition in (0..meta.partitions).map(Partition) {
             let path = partition_dir(dir, partition);
             uninterrupted(|| disk.create_dir(&path)).map_err(|error| LogError::storage("create", &path, error))?;
@@ -88,15 +89,27 @@ impl Meta {
             synced: true,
             ends: vec![Default::default(); meta.partitions as usize],
         };
-        document::write(disk, dir, mark::NAME, &mark)?;
-        document::write(disk, dir, META_NAME, &meta)?;
+        meta.write_last(disk, dir, &mark)?;
+        Ok(meta)
+    }
+
+    /// What a log of events of type `E` says of itself.
+    pub fn of<E: Event>(log: LogId, partitions: u32) -> Meta {
+        let (codec, endianness) = (CODEC.to_string(), ENDIANNESS.to_string());
+        Meta { log_id: log.to_string(), codec, endianness, event: EventType::of::<E>(), types: Vec::new(), partitions }
+    }
+
+    /// Makes a directory with all else in place a log.
+    pub fn write_last(&self, disk: &dyn Disk, dir: &Path, mark: &Mark) -> Result<(), LogError> {
+        document::write(disk, dir, mark::NAME, mark)?;
+        document::write(disk, dir, META_NAME, self)?;
         if let Some(parent) = dir.parent() {
             // A name without a directory is in the current one.
             let here = parent.as_os_str().is_empty();
             let parent = if here { Path::new(".") } else { parent };
             disk.sync_dir(parent).map_err(|error| LogError::storage("sync", parent, error))?;
         }
-        Ok(meta)
+        Ok(())
     }
 
     /// Reads `log.json`.
@@ -111,17 +124,49 @@ impl Meta {
         LogId::parse(&self.log_id).ok_or_else(|| LogError::damaged_file(&dir.join(META_NAME), 0, format!("log id {:?}", self.log_id)))
     }
 
-    /// Whether this program can read the log as events of type `E`.
-    pub fn check<E: Event>(&self, dir: &Path) -> Result<(), LogError> {
+    /// The types of the log's blocks, by number.
+    pub fn stored_types(&self) -> &[EventType] {
+        if self.types.is_empty() { std::slice::from_ref(&self.event) } else { &self.types }
+    }
+
+    /// How this program reads the log as events of type `E`, if it can.
+    pub fn types<E: Event>(&self, dir: &Path) -> Result<Types<E>, LogError> {
         let expected = EventType::of::<E>();
-        if self.event != expected {
-            return Err(LogError::WrongEvent { dir: dir.to_path_buf(), found: self.event.to_string(), expected: expected.to_string() });
+        let (found, dir_of) = (|| self.event.to_string(), || dir.to_path_buf());
+        let stored = self.stored_types();
+        if self.event != expected && stored.contains(&expected) {
+            return Err(LogError::EarlierProgram { dir: dir_of(), found: found(), expected: expected.to_string() });
         }
+        let types = Types::of(stored).map_err(|unknown| LogError::WrongEvent {
+            dir: dir_of(),
+            found: unknown.to_string(),
+            expected: expected.to_string(),
+        })?;
         if self.codec != CODEC || self.endianness != ENDIANNESS {
             let found = format!("{}, {} endian", self.codec, self.endianness);
             let expected = format!("{CODEC}, {ENDIANNESS} endian");
-            return Err(LogError::WrongLayout { dir: dir.to_path_buf(), found, expected });
+            return Err(LogError::WrongLayout { dir: dir_of(), found, expected });
         }
+        if usize::from(types.own) >= EVENT_TYPES_MAX {
+            return Err(LogError::TooManyTypes { dir: dir_of() });
+        }
+        Ok(types)
+    }
+
+    /// Makes `E` the type that events are written in. Before the first of its blocks is.
+    pub fn adopt<E: Event>(&mut self, disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
+        let own = EventType::of::<E>();
+        if self.event == own {
+            return Ok(());
+        }
+        let mut types = self.stored_types().to_vec();
+        if !types.contains(&own) {
+            types.push(own.clone());
+        }
+        let meta = Meta { event: own, types, ..self.clone() };
+        document::write(disk, dir, META_NAME, &meta)?;
+        tracing::warn!(log = %dir.display(), from = %self.event, to = %meta.event, "the log's events are of a new type from here on");
+        *self = meta;
         Ok(())
     }
 }

@@ -7,6 +7,7 @@
 //! DIR/p0000/00000000000000000000.seg      sealed segment: large blocks, mapped and read in place
 //! DIR/p0000/00000000000000065536.active   being appended to: one frame per group commit
 //! DIR/p0000/*.torn-1                      a tail that a crash tore, set aside before it was cut
+//! DIR/redactions.json                     what was redacted, by which conditions, and why; absent when nothing was
 //! ```
 //!
 //! What holds whenever: an acknowledged event is never lost; an offset means the same event for ever; a reader that was told
@@ -42,6 +43,7 @@ mod block;
 mod bulk;
 mod clock;
 mod commit;
+mod condition;
 mod core;
 mod cursor;
 pub(crate) mod document;
@@ -50,13 +52,18 @@ mod event;
 pub(crate) mod frame;
 mod handle;
 mod mark;
+mod merge;
 mod meta;
 mod options;
 mod partition;
 mod position;
+mod producers;
 mod reader;
 mod recovery;
+mod redact;
 mod report;
+mod rewrite;
+mod salvage;
 mod segment;
 mod ticks;
 
@@ -65,12 +72,22 @@ pub use block::Block;
 pub use bulk::{BULK_FRAMES_IN_FLIGHT_MAX, BulkAck, BulkAppender};
 pub use clock::{Clock, SimClock, SystemClock};
 pub use commit::{APPEND_BYTES_MAX, APPEND_EVENTS_MAX, Ack, GROUP_BYTES_MAX, GROUP_EVENTS_MAX, QUEUE_APPENDS_MAX, SEAL_BACKLOG_MAX};
+pub use condition::{CONDITION_BYTES_MAX, Condition};
 pub use cursor::Cursor;
 pub use error::{Damage, LogError};
-pub use event::{Event, EventType};
+pub use event::{Earlier, Event, EventType};
 pub use handle::{Log, LogStats, PartitionStats, WakerGuard, id, lock_dir};
+pub use merge::MERGE_BYTES_MAX;
+pub use meta::EVENT_TYPES_MAX;
 pub(crate) use meta::LOCK_NAME;
 pub use options::{BLOCK_EVENTS_MAX, Durability, Execution, LogOptions, SEGMENT_BYTES_MAX};
 pub use position::{Offset, Partition, Tick};
+pub use producers::{PRODUCER_NAME_BYTES_MAX, PRODUCER_WINDOW, PRODUCERS_MAX, ProducerError};
 pub use reader::LogReader;
+pub use redact::{
+    REDACTIONS_MAX, RedactReport, RedactRequest, RedactedSegment, Redaction, TornTail, WHY_BYTES_MAX, redact, redact_after, redact_dry_run,
+    redactions,
+};
 pub use report::{LogInfo, PartitionInfo, VerifyReport, info, verify};
+pub use rewrite::{RewriteReport, rewrite};
+pub use salvage::{Lost, SalvageReport, salvage};

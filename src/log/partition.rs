@@ -35,17 +35,24 @@ impl<E: Event> Contents<E> {
     }
 
     pub fn events_total(&self) -> u64 {
-        self.all().map(|segments| segments.end.0).sum()
+        self.all().map(|segments| segments.events).sum()
     }
 
-    /// By partition, the offset of the first event at or after `tick`.
+    /// By partition, the offset of the first event at or after `tick`, however the blocks are cut; of none, the end.
     pub fn offsets_at(&self, tick: Tick) -> Result<Vec<Offset>, LogError> {
         let at = |partition: usize| {
-            let segments = self.segments(partition);
-            let start = segments.start(tick);
-            let located = segments.locate(start);
-            drop(segments);
-            located.map_or(Ok(start), |block| Ok(block.read()?.slice_ticks(Tick::ZERO..tick).end_offset()))
+            let mut offset = self.segments(partition).start(tick);
+            loop {
+                let segments = self.segments(partition);
+                let Some(located) = segments.locate(offset) else { return Ok(segments.end) };
+                drop(segments);
+                let later = located.read()?.slice_ticks(tick..Tick::MAX);
+                if !later.is_empty() {
+                    return Ok(later.first_offset());
+                }
+                // Its events were redacted.
+                offset = located.end();
+            }
         };
         (0..self.partitions.len()).map(at).collect()
     }
@@ -66,6 +73,8 @@ pub(crate) struct Segments<E: Event> {
     pub open: Vec<OpenSegment<E>>,
     /// Offset after the last readable event.
     pub end: Offset,
+    /// Readable events: fewer than offsets, when some were redacted.
+    pub events: u64,
 }
 
 /// A segment whose blocks are in memory until it is sealed.
@@ -90,6 +99,14 @@ impl<E: Event> Located<E> {
         }
     }
 
+    /// The offset after the block's last.
+    pub fn end(&self) -> Offset {
+        match self {
+            Located::Sealed(segment, block) => segment.file.index[*block].end,
+            Located::Open(rows) => rows.end,
+        }
+    }
+
     /// Reads the block.
     pub fn read(&self) -> Result<Block<E>, LogError> {
         match self {
@@ -101,12 +118,26 @@ impl<E: Event> Located<E> {
 
 impl<E: Event> Segments<E> {
     pub fn new(sealed: Vec<Sealed<E>>, end: Offset) -> Self {
-        Segments { sealed: sealed.into_iter().map(Arc::new).collect(), open: Vec::new(), end }
+        let events = sealed.iter().map(|segment| segment.file.events()).sum();
+        Segments { sealed: sealed.into_iter().map(Arc::new).collect(), open: Vec::new(), end, events }
+    }
+
+    /// Adds a sealed segment after the last.
+    pub fn push_sealed(&mut self, segment: Sealed<E>) {
+        self.events += segment.file.events();
+        self.sealed.push(Arc::new(segment));
+    }
+
+    /// Adds a segment that is not sealed after the last.
+    pub fn push_open(&mut self, segment: OpenSegment<E>) {
+        self.events += segment.blocks.iter().map(|rows| rows.events() as u64).sum::<u64>();
+        self.open.push(segment);
     }
 
     /// Makes a durable block readable.
     pub fn publish(&mut self, first: Offset, rows: Arc<Rows<E>>, bytes: u64) {
-        self.end = rows.end();
+        self.end = rows.end;
+        self.events += rows.events() as u64;
         match self.open.last_mut().filter(|segment| segment.first == first) {
             Some(segment) => {
                 segment.blocks.push(rows);
@@ -133,7 +164,7 @@ impl<E: Event> Segments<E> {
             return Some(Located::Sealed(Arc::clone(segment), segment.block_of(offset)));
         }
         let open = self.open.iter().rev().find(|segment| segment.first <= offset)?;
-        let block = partition_point(open.blocks.len(), |block| open.blocks[block].end() <= offset);
+        let block = partition_point(open.blocks.len(), |block| open.blocks[block].end <= offset);
         open.blocks.get(block).map(|rows| Located::Open(Arc::clone(rows)))
     }
 

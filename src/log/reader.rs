@@ -8,8 +8,9 @@ use super::event::Event;
 use super::mark::Mark;
 use super::meta::{Found, Meta, look};
 use super::partition::Contents;
-use super::position::Tick;
-use super::recovery::{Beside, plan_all};
+use super::position::{Offset, Tick};
+use super::recovery::{Beside, Known, plan_all};
+use super::redact::{REDACTIONS_NAME, Redactions};
 use crate::storage::Disk;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ const LOOKS_MAX: usize = 10;
 /// A log opened for reading only.
 pub struct LogReader<E: Event> {
     contents: Arc<Contents<E>>,
+    revision: u64,
 }
 
 impl<E: Event> LogReader<E> {
@@ -29,16 +31,26 @@ impl<E: Event> LogReader<E> {
             return Err(LogError::NoLog { dir: dir.to_path_buf() });
         };
         let meta = Meta::read(disk, dir)?;
-        meta.check::<E>(dir)?;
+        let types = Arc::new(meta.types::<E>(dir)?);
         let log = meta.id(dir)?;
         look_again(|| {
             // The mark first: what it promises is then on disk when the segments are listed.
-            let mark = Mark::read(disk, dir, &meta)?;
-            let plans = plan_all::<E>(disk, dir, log, &mark, Beside::Writer)?;
+            let mark = &Mark::read(disk, dir, &meta)?;
+            let revision = Redactions::read(disk, dir)?.revision();
+            let plans = plan_all(&Known { disk, dir, log, mark, revision, types: &types, beside: Beside::Writer })?;
+            if Redactions::read(disk, dir)?.revision() != revision {
+                let what = "events are being redacted".to_string();
+                return Err(LogError::damaged_file(&dir.join(REDACTIONS_NAME), 0, what));
+            }
             let partitions = plans.into_iter().map(|plan| plan.into_segments()).collect();
             // More may come at any tick, so nothing is said to be complete.
-            Ok(LogReader { contents: Arc::new(Contents::new(partitions, Tick::ZERO)) })
+            Ok(LogReader { contents: Arc::new(Contents::new(partitions, Tick::ZERO)), revision })
         })
+    }
+
+    /// How often events were redacted before the reader was opened.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// Reads all partitions from tick `from`, to where they ended when the reader was opened.
@@ -46,9 +58,9 @@ impl<E: Event> LogReader<E> {
         Cursor::new(Arc::clone(&self.contents), from)
     }
 
-    /// How often facts were removed from the log.
-    pub fn revision(&self) -> u64 {
-        0
+    /// By partition, the offset of the first event at or after `tick`.
+    pub fn offsets_at(&self, tick: Tick) -> Result<Vec<Offset>, LogError> {
+        self.contents.offsets_at(tick)
     }
 
     /// Events in all partitions.

@@ -7,16 +7,24 @@
 //! Recovery plans before it acts, so that a damaged log is left as it was. Then what survives of active segments is
 //! rewritten into sealed ones and synced, before anything is read or acknowledged: after a failed sync the page cache shows
 //! bytes that are not on the disk, and a view must not be built on them.
+//!
+//! Two changes of sealed segments can be found half done. A merge of small ones (`merge.rs`) replaces the first of them, then
+//! removes the others: one that lies within another is what was left to remove. A redaction (`redact.rs`) counts once
+//! `redactions.json` names it: its rewritten segments then take the place of the old ones; those of a redaction that is not
+//! named are removed.
 use super::block::Rows;
 use super::document::replace;
 use super::error::{Damage, LogError};
-use super::event::Event;
+use super::event::{Event, Types};
 use super::frame::{Flaw, HEADER_BYTES, LogId, Scan, SegmentId, scan};
 use super::mark::Mark;
+use super::merge::merge_small;
 use super::meta::partition_dir;
+use super::options::LogOptions;
 use super::partition::{OpenSegment, Segments};
 use super::position::{Offset, Partition, Tick};
-use super::segment::{Sealed, SegmentFile, active_name, flawed, groups, seal, sealed_name};
+use super::producers::Producers;
+use super::segment::{Groups, Sealed, Sealing, SegmentFile, active_name, flawed, seal, sealed_name};
 use crate::storage::{Bytes, Disk, EntryKind, Step, reach, uninterrupted};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -121,14 +129,16 @@ pub(crate) fn decide(evidence: Evidence) -> &'static Case {
     TABLE.iter().find(|case| case.matches(evidence)).expect("the table covers all evidence: tested over every combination")
 }
 
-/// What recovery knows of the log apart from the partition's files.
-#[derive(Copy, Clone)]
-struct Known<'a> {
-    disk: &'a dyn Disk,
-    log: LogId,
-    clean_stop: bool,
-    synced: bool,
-    beside: Beside,
+/// What recovery knows of the log apart from the partitions' files.
+pub(crate) struct Known<'a, E: Event> {
+    pub disk: &'a dyn Disk,
+    pub dir: &'a Path,
+    pub log: LogId,
+    pub mark: &'a Mark,
+    /// Redactions that count.
+    pub revision: u64,
+    pub types: &'a Arc<Types<E>>,
+    pub beside: Beside,
 }
 
 /// Who else may be at work on the files.
@@ -141,13 +151,9 @@ pub(crate) enum Beside {
 }
 
 /// Judges all partitions of a log. Changes nothing.
-pub(crate) fn plan_all<E: Event>(disk: &dyn Disk, dir: &Path, log: LogId, mark: &Mark, beside: Beside) -> Result<Vec<Plan<E>>, LogError> {
-    let known = Known { disk, log, clean_stop: mark.clean, synced: mark.synced, beside };
-    let plan = |(number, end): (usize, &Offset)| {
-        let partition = Partition(number as u32);
-        plan::<E>(known, &partition_dir(dir, partition), partition, *end)
-    };
-    mark.ends.iter().enumerate().map(plan).collect()
+pub(crate) fn plan_all<E: Event>(known: &Known<'_, E>) -> Result<Vec<Plan<E>>, LogError> {
+    let plan = |(number, end): (usize, &Offset)| plan(known, Partition(number as u32), *end);
+    known.mark.ends.iter().enumerate().map(plan).collect()
 }
 
 /// A partition's files, judged; nothing is changed yet.
@@ -156,13 +162,29 @@ pub(crate) struct Plan<E: Event> {
     segments: Vec<Planned<E>>,
     /// Files whose content stands elsewhere, or that never became part of the log.
     remove: Vec<PathBuf>,
+    types: Arc<Types<E>>,
     pub end: Offset,
     pub last_tick: Tick,
 }
 
 enum Planned<E: Event> {
     Sealed(SegmentFile),
-    Active { id: SegmentId, path: PathBuf, blocks: Vec<Arc<Rows<E>>>, torn: Option<Vec<u8>> },
+    /// `producers` are those of its blocks, which lose theirs when they are merged.
+    Active {
+        id: SegmentId,
+        path: PathBuf,
+        blocks: Vec<Arc<Rows<E>>>,
+        producers: Producers,
+        torn: Option<Vec<u8>>,
+    },
+}
+
+/// What follows `NNN.` in the name of a segment that redaction `n` rewrote, before `n`.
+const REWRITTEN: &str = "seg.redacted-";
+
+/// The name of a segment that a redaction rewrote, until it takes the place of the old one.
+pub(crate) fn rewritten_name(first: Offset, redaction: u64) -> String {
+    format!("{:020}.{REWRITTEN}{redaction}", first.0)
 }
 
 /// The files that make up a partition, by first offset.
@@ -170,13 +192,16 @@ enum Planned<E: Event> {
 pub(crate) struct Listing {
     pub sealed: BTreeMap<Offset, PathBuf>,
     pub active: BTreeMap<Offset, PathBuf>,
+    /// Files that never became part of the log.
     pub unfinished: Vec<PathBuf>,
+    /// Tails that crashes tore.
+    pub torn: Vec<PathBuf>,
 }
 
 impl Listing {
-    /// Sorts the files of a partition's directory. Strange names are left alone, with a warning.
-    pub fn of(disk: &dyn Disk, dir: &Path, partition: Partition) -> Result<Self, LogError> {
-        let mut listing = Listing::default();
+    /// Sorts the files of a partition's directory, after so many redactions. Strange names are left alone, with a warning.
+    pub fn of(disk: &dyn Disk, dir: &Path, partition: Partition, revision: u64) -> Result<Self, LogError> {
+        let (mut listing, mut redacted) = (Listing::default(), BTreeMap::new());
         for entry in uninterrupted(|| disk.list(dir)).map_err(|error| LogError::storage("list", dir, error))? {
             let path = dir.join(&entry.name);
             let name = entry.name.to_string_lossy();
@@ -184,12 +209,17 @@ impl Listing {
                 let digits = first.len() == 20 && first.bytes().all(|byte| byte.is_ascii_digit());
                 Some((Offset(digits.then_some(first)?.parse().ok()?), kind.to_string()))
             });
+            let rewritten = |kind: &str| kind.strip_prefix(REWRITTEN)?.parse::<u64>().ok();
             let (first, kind) = match &parsed {
-                Some((first, kind)) if ["seg", "active", "seg.tmp"].contains(&kind.as_str()) => (*first, kind.as_str()),
+                Some((first, kind)) if ["seg", "active", "seg.tmp"].contains(&kind.as_str()) || rewritten(kind).is_some() => {
+                    (*first, kind.as_str())
+                }
+                Some((_, kind)) if kind.contains("active.torn-") && entry.kind == EntryKind::File => {
+                    listing.torn.push(path);
+                    continue;
+                }
                 _ => {
-                    if !name.contains(".torn-") {
-                        tracing::warn!(file = %path.display(), "a file that is no part of the log is ignored");
-                    }
+                    tracing::warn!(file = %path.display(), "a file that is no part of the log is ignored");
                     continue;
                 }
             };
@@ -201,17 +231,21 @@ impl Listing {
             match kind {
                 "seg" => drop(listing.sealed.insert(first, path)),
                 "active" => drop(listing.active.insert(first, path)),
+                kind if rewritten(kind).is_some_and(|number| number <= revision) => drop(redacted.insert(first, path)),
                 _ => listing.unfinished.push(path),
             }
         }
+        listing.sealed.extend(redacted);
         Ok(listing)
     }
 }
 
 /// Reads a partition's files and judges them. Changes nothing.
-fn plan<E: Event>(known: Known<'_>, dir: &Path, partition: Partition, mark: Offset) -> Result<Plan<E>, LogError> {
-    let listing = Listing::of(known.disk, dir, partition)?;
-    let mut plan = Plan { dir: dir.to_path_buf(), segments: Vec::new(), remove: listing.unfinished, end: Offset(0), last_tick: Tick::ZERO };
+fn plan<E: Event>(known: &Known<'_, E>, partition: Partition, mark: Offset) -> Result<Plan<E>, LogError> {
+    let dir = partition_dir(known.dir, partition);
+    let listing = Listing::of(known.disk, &dir, partition, known.revision)?;
+    let (remove, types) = (listing.unfinished, Arc::clone(known.types));
+    let mut plan = Plan { dir: dir.clone(), segments: Vec::new(), remove, types, end: Offset(0), last_tick: Tick::ZERO };
     let mut firsts: Vec<Offset> = listing.sealed.keys().chain(listing.active.keys()).copied().collect();
     firsts.sort_unstable();
     firsts.dedup();
@@ -221,14 +255,20 @@ fn plan<E: Event>(known: Known<'_>, dir: &Path, partition: Partition, mark: Offs
         let (sealed, active) = (listing.sealed.get(first), listing.active.get(first));
         let path = sealed.or(active).expect("a first offset comes from one of the two");
         if *first != plan.end {
-            return Err(gap(partition, path, plan.end, *first));
+            match sealed {
+                Some(path) if is_left_of_merge(known.disk, path, id, plan.end)? => {
+                    plan.remove.extend(active.into_iter().chain([path]).cloned());
+                    continue;
+                }
+                _ => return Err(gap(partition, path, plan.end, *first)),
+            }
         }
         if sealed.is_some() {
             plan.accept_sealed(known, id, path, newest)?;
             // A crash between sealing and removing leaves both; the sealed one holds all that the active one did.
             plan.remove.extend(active.cloned());
         } else {
-            match plan.judge_active(known, id, path, newest, mark) {
+            match plan.judge_active(known, id, path, newest) {
                 // The writer sealed it since the directory was listed.
                 Err(LogError::Storage { source, .. }) if known.beside == Beside::Writer && source.kind() == ErrorKind::NotFound => {
                     plan.accept_sealed(known, id, &dir.join(sealed_name(*first)), newest)?;
@@ -245,21 +285,27 @@ fn plan<E: Event>(known: Known<'_>, dir: &Path, partition: Partition, mark: Offs
     Ok(plan)
 }
 
+/// Whether a segment's offsets are all in the segments before it, which end at `end`: a merge was interrupted before it removed
+/// this one. A segment under a wrong name or of another log is an error.
+pub(crate) fn is_left_of_merge(disk: &dyn Disk, path: &Path, id: SegmentId, end: Offset) -> Result<bool, LogError> {
+    Ok(id.first < end && SegmentFile::open(disk, path, id)?.end <= end)
+}
+
 fn gap(partition: Partition, path: &Path, expected: Offset, found: Offset) -> LogError {
     let what = format!("it starts at offset {found}, expected {expected}: a segment is missing, or there twice");
     LogError::Damaged(Damage { partition: Some(partition), file: path.to_path_buf(), byte: 0, what, intact_before: None })
 }
 
 impl<E: Event> Plan<E> {
-    fn accept_sealed(&mut self, known: Known<'_>, id: SegmentId, path: &Path, newest: bool) -> Result<(), LogError> {
+    fn accept_sealed(&mut self, known: &Known<'_, E>, id: SegmentId, path: &Path, newest: bool) -> Result<(), LogError> {
         let opened = SegmentFile::open(known.disk, path, id);
         let footer = if opened.is_ok() { Footer::Valid } else { Footer::Invalid };
         // Bodies of sealed segments are checked when first read; case B is raised there.
         let evidence = Evidence {
             footer,
             newest,
-            clean_stop: known.clean_stop,
-            synced: known.synced,
+            clean_stop: known.mark.clean,
+            synced: known.mark.synced,
             bad_frame: false,
             later_frame: false,
             below_mark: false,
@@ -275,15 +321,16 @@ impl<E: Event> Plan<E> {
         Ok(())
     }
 
-    fn judge_active(&mut self, known: Known<'_>, id: SegmentId, path: &Path, newest: bool, mark: Offset) -> Result<(), LogError> {
+    fn judge_active(&mut self, known: &Known<'_, E>, id: SegmentId, path: &Path, newest: bool) -> Result<(), LogError> {
         let bytes = uninterrupted(|| known.disk.read(path)).map_err(|error| LogError::storage("read", path, error))?;
         let Scan { frames, end, flaw, valid_bytes, later_frame } = scan(&bytes, id, self.last_tick);
         let flaw = flaw.filter(|_| !(newest && known.beside == Beside::Writer));
+        let mark = known.mark.ends[id.partition.index()];
         let evidence = Evidence {
             footer: Footer::None,
             newest,
-            clean_stop: known.clean_stop,
-            synced: known.synced,
+            clean_stop: known.mark.clean,
+            synced: known.mark.synced,
             bad_frame: flaw.is_some(),
             later_frame,
             below_mark: end < mark,
@@ -309,13 +356,15 @@ impl<E: Event> Plan<E> {
         for (position, header) in &frames {
             let body = position + HEADER_BYTES..position + header.frame_bytes() as usize;
             let body = aligned.part(body).ok_or_else(|| "a block off its 8-byte boundary".to_string());
-            let rows = body.and_then(|body| Rows::decode(header, body));
+            let rows = body.and_then(|body| known.types.rows(header, body));
             blocks
                 .push(Arc::new(rows.map_err(|what| flawed(id.partition, path, Flaw::new((position + HEADER_BYTES) as u64, what), None))?));
         }
         self.end = end;
         self.last_tick = frames.last().map_or(self.last_tick, |(_, header)| header.last_tick);
-        self.segments.push(Planned::Active { id, path: path.to_path_buf(), blocks, torn });
+        let mut producers = Producers::default();
+        blocks.iter().for_each(|rows: &Arc<Rows<E>>| producers.extend(&rows.producers));
+        self.segments.push(Planned::Active { id, path: path.to_path_buf(), blocks, producers, torn });
         Ok(())
     }
 
@@ -323,8 +372,9 @@ impl<E: Event> Plan<E> {
     pub fn merge(&mut self, block_events_max: usize) -> Result<(), LogError> {
         for segment in &mut self.segments {
             if let Planned::Active { id, path, blocks, .. } = segment {
-                let merged: Result<Vec<_>, String> = groups(blocks, block_events_max).map(Rows::try_merge).collect();
-                *blocks = merged.map_err(|what| flawed(id.partition, path, Flaw::new(0, what), None))?;
+                let groups = Groups::of(std::mem::take(blocks).into_iter().map(Ok), block_events_max);
+                let damaged = |what| flawed(id.partition, path, Flaw::new(0, what), None);
+                *blocks = groups.map(|group| Rows::try_merge(&group?).map_err(damaged)).collect::<Result<_, _>>()?;
             }
         }
         Ok(())
@@ -335,21 +385,31 @@ impl<E: Event> Plan<E> {
         let mut segments = Segments::new(Vec::new(), Offset(0));
         for planned in self.segments {
             match planned {
-                Planned::Sealed(file) => segments.sealed.push(Arc::new(Sealed::new(file))),
-                Planned::Active { id, blocks, .. } => segments.open.push(OpenSegment { first: id.first, blocks, bytes: 0 }),
+                Planned::Sealed(file) => segments.push_sealed(Sealed::new(file, &self.types)),
+                Planned::Active { id, blocks, .. } => segments.push_open(OpenSegment { first: id.first, blocks, bytes: 0 }),
             }
         }
         segments.end = self.end;
         segments
     }
 
-    /// Sets torn tails aside and seals what is active. Interrupted anywhere and repeated, it ends in the same state.
-    pub fn carry_out(self, disk: &dyn Disk, block_events_max: usize) -> Result<Vec<Sealed<E>>, LogError> {
-        let mut sealed = Vec::new();
+    /// Gives rewritten segments their names, sets torn tails aside, seals what is active, and merges small segments. Interrupted
+    /// anywhere and repeated, it ends in the same state.
+    pub fn carry_out(self, disk: &dyn Disk, options: &LogOptions) -> Result<Segments<E>, LogError> {
+        let sealing = Sealing { disk, dir: &self.dir, event_type: self.types.own, block_events_max: options.block_events_max };
+        let (mut sealed, mut renamed): (Vec<Sealed<E>>, bool) = (Vec::new(), false);
         for segment in self.segments {
             match segment {
-                Planned::Sealed(segment) => sealed.push(Sealed::new(segment)),
-                Planned::Active { id, path, blocks, torn } => {
+                Planned::Sealed(mut segment) => {
+                    let own = self.dir.join(sealed_name(segment.id.first));
+                    if segment.path != own {
+                        uninterrupted(|| disk.rename(&segment.path, &own))
+                            .map_err(|error| LogError::storage("rename", &segment.path, error))?;
+                        (segment.path, renamed) = (own, true);
+                    }
+                    sealed.push(Sealed::new(segment, &self.types));
+                }
+                Planned::Active { id, path, blocks, producers: later, torn } => {
                     if let Some(tail) = torn {
                         reach(Step::TornBeforeCopy);
                         let copy = set_aside(disk, &self.dir, &path, &tail)?;
@@ -357,7 +417,10 @@ impl<E: Event> Plan<E> {
                         reach(Step::TornAfterCopy);
                     }
                     if !blocks.is_empty() {
-                        sealed.push(Sealed::new(seal(disk, &self.dir, id, &blocks, block_events_max)?));
+                        let mut producers = producers_of(sealed.last())?;
+                        producers.extend(&later);
+                        let file = seal(sealing, id, blocks.into_iter().map(Ok), &producers)?;
+                        sealed.push(Sealed::new(file, &self.types));
                     }
                     reach(Step::SealBeforeRemove);
                     remove(disk, &path)?;
@@ -371,11 +434,20 @@ impl<E: Event> Plan<E> {
                 remove(disk, path)?;
             }
         }
-        Ok(sealed)
+        if renamed {
+            disk.sync_dir(&self.dir).map_err(|error| LogError::storage("sync", &self.dir, error))?;
+        }
+        merge_small(sealing, &self.types, &mut sealed, options.segment_bytes_max)?;
+        Ok(Segments::new(sealed, self.end))
     }
 }
 
-fn remove(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
+/// The appends of producers that were known at the end of a segment, or none before the first.
+pub(crate) fn producers_of<E: Event>(last: Option<&Sealed<E>>) -> Result<Producers, LogError> {
+    last.map_or_else(|| Ok(Producers::default()), |last| last.file.producers())
+}
+
+pub(crate) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
     uninterrupted(|| disk.remove(path)).map_err(|error| LogError::storage("remove", path, error))
 }
 

@@ -10,7 +10,8 @@ use super::mark::Mark;
 use super::meta::{Found, Meta, look, partition_dir};
 use super::position::{Offset, Partition, Tick};
 use super::reader::look_again;
-use super::recovery::Listing;
+use super::recovery::{Listing, is_left_of_merge};
+use super::redact::Redactions;
 use super::segment::SegmentFile;
 use crate::storage::{Disk, uninterrupted};
 use columnar::Index;
@@ -24,8 +25,12 @@ use std::path::{Path, PathBuf};
 pub struct LogInfo {
     /// 128 random bits in hexadecimal.
     pub log_id: String,
-    /// The type of its events.
+    /// The type that events are written in.
     pub event: EventType,
+    /// The types of older blocks, which are converted when they are read.
+    pub earlier: Vec<EventType>,
+    /// How often events were redacted.
+    pub revision: u64,
     /// Layout of the columns.
     pub codec: String,
     /// Byte order of the columns.
@@ -53,6 +58,8 @@ pub struct PartitionInfo {
     pub bytes: u64,
     /// Events.
     pub events: u64,
+    /// Offsets whose events were redacted, or lost before the log was salvaged.
+    pub missing: u64,
     /// Tick of the first event.
     pub first_tick: Option<Tick>,
     /// Tick of the last event.
@@ -120,10 +127,14 @@ impl<'a> Survey<'a> {
         };
         let meta = Meta::read(disk, dir)?;
         let (log, mark) = (meta.id(dir)?, Mark::read(disk, dir, &meta)?);
+        let revision = Redactions::read(disk, dir)?.revision();
+        let earlier = meta.stored_types().iter().filter(|event| **event != meta.event).cloned().collect();
         let partitions = (0..meta.partitions).map(|number| PartitionInfo { partition: Partition(number), ..PartitionInfo::default() });
         let info = LogInfo {
             log_id: meta.log_id,
             event: meta.event,
+            earlier,
+            revision,
             codec: meta.codec,
             endianness: meta.endianness,
             closed: mark.clean,
@@ -156,7 +167,7 @@ impl<'a> Survey<'a> {
     fn partition(&mut self, number: usize) -> Result<(), LogError> {
         let partition = Partition(number as u32);
         let dir = partition_dir(self.dir, partition);
-        let Some(listing) = self.note(Listing::of(self.disk, &dir, partition))? else {
+        let Some(listing) = self.note(Listing::of(self.disk, &dir, partition, self.info.revision))? else {
             return Ok(());
         };
         let mut segments: BTreeMap<Offset, (PathBuf, bool)> =
@@ -167,13 +178,16 @@ impl<'a> Survey<'a> {
         let (mut end, mut last_tick) = (Some(Offset(0)), Tick::ZERO);
         for (first, (path, sealed)) in segments {
             let report = |byte, what| Damage { partition: Some(partition), file: path.clone(), byte, what, intact_before: None };
+            let id = SegmentId { log: self.log, partition, first };
+            if sealed && end.is_some_and(|end| first < end && is_left_of_merge(self.disk, &path, id, end).unwrap_or(false)) {
+                continue;
+            }
             if end.is_some_and(|end| end != first) {
                 self.damage.push(report(
                     0,
                     format!("it starts at offset {first}, expected {}: a segment is missing, or there twice", end.unwrap_or_default()),
                 ));
             }
-            let id = SegmentId { log: self.log, partition, first };
             let before = last_tick;
             if sealed {
                 let opened = self.note(SegmentFile::open(self.disk, &path, id))?;
@@ -188,6 +202,7 @@ impl<'a> Survey<'a> {
                 last_tick = segment.last_tick;
                 let info = &mut self.info.partitions[number];
                 info.segments_sealed += 1;
+                info.missing += segment.end.0 - first.0 - segment.events();
                 info.add(segment.index.len(), segment.bytes.len() as u64, segment.events(), (segment.first_tick, segment.last_tick));
             } else {
                 let bytes = uninterrupted(|| self.disk.read(&path)).map_err(|error| LogError::storage("read", &path, error))?;
@@ -204,7 +219,7 @@ impl<'a> Survey<'a> {
                 self.info.partitions[number].segments_active += 1;
                 if let (Some((_, head)), Some((_, tail))) = (scan.frames.first(), scan.frames.last()) {
                     last_tick = tail.last_tick;
-                    let events = scan.end.0 - first.0;
+                    let events = scan.frames.iter().map(|(_, header)| u64::from(header.events)).sum();
                     self.info.partitions[number].add(scan.frames.len(), scan.valid_bytes as u64, events, (head.first_tick, tail.last_tick));
                 }
             }
@@ -244,13 +259,13 @@ impl<E: Event> Cursor<E> {
         let written = |error: std::io::Error| LogError::storage("write", Path::new("output"), error);
         let mut count = 0;
         while let Some(block) = self.next()? {
-            let (columns, partition, start) = (block.columns(), block.partition(), block.range().start);
-            for (tick, rows) in block.tick_runs() {
+            let (columns, partition) = (block.columns(), block.partition());
+            for (_, rows) in block.tick_runs() {
                 for row in rows {
                     if count == limit {
                         return Ok(count);
                     }
-                    let offset = block.first_offset().plus((row - start) as u64);
+                    let (tick, offset) = block.place(row);
                     let event = &E::into_owned(columns.get(row));
                     serde_json::to_writer(&mut *out, &Line { partition, offset, tick, event }).map_err(|error| written(error.into()))?;
                     out.write_all(b"\n").map_err(written)?;

@@ -20,13 +20,12 @@
 //! of another log, or one that stands in another's place, is refused.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use columnar::bytes::indexed;
 use columnar::{AsBytes, bytemuck};
 
 use super::data::{Change, Data, stable_hash};
-use super::manifest::GenerationError;
+use super::manifest::{FileInfo, GenerationError};
 use super::run::{Chunk, Run, RunBuilder, merge_runs};
 use crate::log::LogError;
 use crate::log::frame::{FORMAT, Flaw, HEADER_BYTES, LogId, check_envelope, log_id_at, u32_at, u64_at};
@@ -69,6 +68,8 @@ pub struct RunFile {
     bytes: Bytes,
     slots: Vec<SlotEntry>,
     rows: u64,
+    /// Of the footer, and so of all: it covers the index, which covers the chunks.
+    crc: u32,
 }
 
 /// Identifies how the rows of a slot are laid out: the types, and the containers that hold them.
@@ -95,13 +96,15 @@ impl RunFile {
         self.rows
     }
 
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// What a manifest says of it.
+    pub fn info(&self) -> FileInfo {
+        FileInfo { number: self.number, bytes: self.bytes(), rows: self.rows, crc: self.crc }
     }
 
     /// Maps a file and checks every byte of it.
     pub(crate) fn open(disk: &dyn Disk, path: &Path, id: FileId) -> Result<Self, GenerationError> {
+        // A sector that cannot be read is an error here; through the mapping it would be a signal that ends the process.
+        uninterrupted(|| disk.read_through(path)).map_err(|error| LogError::storage("read", path, error))?;
         let bytes = uninterrupted(|| disk.map(path)).map_err(|error| LogError::storage("read", path, error))?;
         Self::read(path, id, bytes).map_err(|flaw| GenerationError::flawed(path, flaw))
     }
@@ -131,23 +134,23 @@ impl RunFile {
             return Err(Flaw::new(index_at, format!("index checksum {crc:08x}, expected {expected:08x}")));
         }
         let slots = read_index(index_bytes, slots, index_at).ok_or_else(|| Flaw::new(index_at, "an index that does not chain up"))?;
-        let file = Self { number: id.number, path: path.to_path_buf(), bytes, slots, rows };
+        let crc = u32_at(footer, 92);
+        let file = Self { number: id.number, path: path.to_path_buf(), slots, rows, crc, bytes };
         file.check_chunks()?;
         Ok(file)
     }
 
     /// Checks the checksum of every chunk.
     fn check_chunks(&self) -> Result<(), Flaw> {
-        let mut rows = Some(0u64);
+        let mut rows = 0;
         for chunk in self.slots.iter().flat_map(|slot| &slot.chunks) {
             let crc = crc32c::crc32c(&self.bytes[chunk.position as usize..][..chunk.bytes as usize]);
             if crc != chunk.crc {
                 return Err(Flaw::new(chunk.position, format!("chunk checksum {crc:08x}, expected {:08x}", chunk.crc)));
             }
-            rows = rows.and_then(|rows| rows.checked_add(chunk.rows));
+            rows = chunk.rows.saturating_add(rows);
         }
-        if rows != Some(self.rows) {
-            let rows = rows.map_or_else(|| "too many".to_owned(), |rows| rows.to_string());
+        if rows != self.rows {
             return Err(Flaw::new(self.bytes.len() as u64 - 48, format!("{rows} rows in all chunks, the footer says {}", self.rows)));
         }
         Ok(())
@@ -278,7 +281,7 @@ impl RunFileWriter {
 
     /// Writes index and footer, makes the content durable, and opens the file. Its name is durable once its directory is
     /// synced.
-    pub(crate) fn finish(mut self, disk: &dyn Disk) -> Result<Arc<RunFile>, GenerationError> {
+    pub(crate) fn finish(mut self, disk: &dyn Disk) -> Result<RunFile, GenerationError> {
         let mut index = Vec::new();
         for slot in &self.slots {
             index.extend([slot.types, slot.chunks.len() as u64]);
@@ -307,7 +310,7 @@ impl RunFileWriter {
         self.file.sync().map_err(|error| LogError::storage("sync", &self.path, error))?;
         reach(Step::RunsAfterSync);
         drop(self.file);
-        RunFile::open(disk, &self.path, self.id).map(Arc::new)
+        RunFile::open(disk, &self.path, self.id)
     }
 }
 

@@ -1,9 +1,10 @@
 //! A generation: every collection that a dataflow keeps, complete through one frontier.
 
 use std::any::Any;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::file::RunFile;
+use super::file::{RunFile, RunFileWriter};
 use super::levels::{AnyLevels, SIZE_RATIO};
 use super::manifest::{FileInfo, GenerationError};
 use super::store::GenerationStore;
@@ -54,7 +55,7 @@ impl Shard {
 
     /// This shard and a run for each slot, written to a file and mapped. The runs are replaced by the mapped ones.
     pub(crate) fn plus_written(&self, runs: &mut Frozen, store: &GenerationStore, worker: usize) -> Result<Self, GenerationError> {
-        if self.slots.iter().zip(&*runs).all(|(slot, run)| slot.rows_of(&**run) == 0) {
+        if self.rows_of(runs) == 0 {
             return Ok(self.plus(runs));
         }
         let file = store.write(worker, |file| self.slots.iter().zip(&*runs).try_for_each(|(slot, run)| slot.write(&**run, file)))?;
@@ -77,8 +78,7 @@ impl Shard {
 
     /// What a manifest says of its files.
     pub fn file_infos(&self) -> Vec<FileInfo> {
-        let info = |file: &Arc<RunFile>| FileInfo { number: file.number(), bytes: file.bytes(), rows: file.rows() };
-        self.files().iter().map(info).collect()
+        self.files().iter().map(|file| file.info()).collect()
     }
 
     /// Merges runs of similar size in every slot, in memory.
@@ -87,19 +87,31 @@ impl Shard {
     }
 
     /// Merges files until each has at least twice as many rows as the next. Readers keep what they have loaded; the files
-    /// that were merged stay until no manifest names them.
-    pub(crate) fn compact_files(&self, store: &GenerationStore, worker: usize) -> Result<(), GenerationError> {
+    /// that were merged stay until no manifest names them. Gives up when told to stop.
+    pub(crate) fn compact_files(&self, store: &GenerationStore, worker: usize, stop: &AtomicBool) -> Result<(), GenerationError> {
         loop {
             let files = self.files();
             let similar = |at: &usize| files[at - 1].rows() < SIZE_RATIO as u64 * files[*at].rows();
             let Some(at) = (1..files.len()).rev().find(similar) else { return Ok(()) };
             let pair = [files[at - 1].number(), files[at].number()];
-            let merged = store.write(worker, |file| self.slots.iter().try_for_each(|slot| slot.merge(pair, file)))?;
+            let merge = |slot: &Arc<dyn AnyLevels>, file: &mut RunFileWriter| match stop.load(Ordering::Acquire) {
+                true => Err(GenerationError::Stopped),
+                false => slot.merge(pair, file),
+            };
+            let merged = match store.write(worker, |file| self.slots.iter().try_for_each(|slot| merge(slot, file))) {
+                Err(GenerationError::Stopped) => return Ok(()),
+                merged => merged?,
+            };
             // All are read before one is replaced: a slot that kept the pair would be left out of the next merge.
             let runs = self.slots.iter().enumerate().map(|(at, slot)| slot.read(&merged, at)).collect::<Result<Frozen, _>>()?;
             self.slots.iter().zip(&runs).for_each(|(slot, run)| slot.replace(pair, &**run));
             self.lock().splice(at - 1..=at, [merged]);
         }
+    }
+
+    /// Rows of a run for each slot.
+    pub(crate) fn rows_of(&self, runs: &Frozen) -> usize {
+        self.slots.iter().zip(runs).map(|(slot, run)| slot.rows_of(&**run)).sum()
     }
 
     /// Number of runs and of rows over all slots.

@@ -73,6 +73,8 @@ pub struct FileInfo {
     pub bytes: u64,
     /// Rows in all of its runs.
     pub rows: u64,
+    /// Checksum of its footer, which covers all of it: another file of the same number is not taken for this one.
+    pub crc: u32,
 }
 
 impl Manifest {
@@ -127,19 +129,24 @@ pub enum GenerationError {
         /// Why it cannot be used here.
         why: String,
     },
+    /// It was given up because the process ends.
+    #[error("stopped")]
+    Stopped,
     /// A dataflow's name cannot be a directory's.
     #[error("{0:?} cannot name a dataflow\n  hint: letters, digits, `_` and `-`: it names a directory")]
     Name(String),
     /// It covers events that the log does not have: an older copy of the log was put back, or the log lost its end.
     #[error(
-        "generation {id} is ahead of the log: it covers {covers} and the log has {has}\n  hint: put back the newer log; or give up what is missing with `lambdaflow generations rollback`"
+        "generation {id} is ahead of the log: everything before tick {frontier} ended at offsets {covers}, in the log it ends at {has}\n  hint: put back the newer log; or give up what is missing with `lambdaflow generations rollback`"
     )]
     Ahead {
         /// Its number.
         id: u64,
-        /// What it covers.
+        /// Its frontier.
+        frontier: Tick,
+        /// By partition, where the part that it covers ended.
         covers: String,
-        /// What the log has.
+        /// By partition, where that part of the log ends now.
         has: String,
     },
 }
@@ -158,6 +165,7 @@ impl GenerationError {
             Self::Storage(error) => error.exit_code(),
             Self::Damaged { .. } | Self::Ahead { .. } => 3,
             Self::Unusable { .. } | Self::Name(_) => 2,
+            Self::Stopped => 1,
         }
     }
 }

@@ -7,14 +7,14 @@
 //!
 //! A manifest is written after the files that it names are durable, under a temporary name, synced, renamed, and the
 //! directory is synced: a crash anywhere leaves the old generation or the new one. Files of runs are shared by generations;
-//! one that no kept manifest names is removed after the next commit. Nothing here is needed to recover the log: all of it can
+//! one that no manifest names and nobody holds is
+//! removed: at a start, after a commit, after a cycle that failed. Nothing here is needed to recover the log: all of it can
 //! be computed again.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::file::{FileId, RunFile, RunFileWriter};
 use super::generation::Shard;
@@ -35,11 +35,24 @@ pub struct GenerationStore {
     dir: PathBuf,
     log: LogId,
     keep: usize,
-    next_file: AtomicU64,
     /// What the log's lock was when the store was opened: the log is at this place while it is that.
-    lock: Option<Identity>,
+    log_lock: Option<Identity>,
     /// What the directory was when it was first seen.
     seen: Mutex<Option<Identity>>,
+    files: Mutex<Files>,
+}
+
+/// The files of runs that this process has to do with.
+#[derive(Default)]
+struct Files {
+    /// The number of the next.
+    next: u64,
+    /// Being written.
+    unfinished: BTreeSet<u64>,
+    /// Open while somebody holds them.
+    open: Vec<(u64, Weak<RunFile>)>,
+    /// Generations with a file that was found to be damaged.
+    damaged: BTreeSet<u64>,
 }
 
 /// Device and inode.
@@ -70,12 +83,15 @@ impl GenerationStore {
             return Err(GenerationError::Name(dataflow.to_owned()));
         }
         let dir = log_dir.join(DIRECTORY).join(dataflow);
-        let mut store = Self { disk, dir, log, keep: keep.max(1), next_file: AtomicU64::new(0), lock: None, seen: Mutex::default() };
-        store.lock = store.identity(&store.lock_path())?;
+        let mut store = Self { disk, dir, log, keep: keep.max(1), log_lock: None, seen: Mutex::default(), files: Mutex::default() };
+        store.log_lock = store.identity(&store.lock_path())?;
         store.check_place()?;
-        let last = store.numbers(RUNS)?.last().map_or(0, |last| last + 1);
-        store.next_file.store(last, Ordering::Relaxed);
+        store.lock().next = store.numbers(RUNS)?.last().map_or(0, |last| last.saturating_add(1));
         Ok(store)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_path(&self) -> PathBuf {
@@ -97,7 +113,7 @@ impl GenerationStore {
         if seen.is_none() {
             *seen = dir;
         }
-        let moved = if lock != self.lock {
+        let moved = if lock != self.log_lock {
             self.dir.ancestors().nth(2)
         } else if *seen != dir {
             Some(self.dir.as_path())
@@ -126,8 +142,12 @@ impl GenerationStore {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeSet::new()),
             listed => listed.map_err(|error| LogError::storage("list", &self.dir, error))?,
         };
-        let number = |name: &str| name.strip_suffix(extension)?.strip_suffix('.')?.parse().ok();
-        Ok(entries.iter().filter_map(|entry| number(&entry.name.to_string_lossy())).collect())
+        let number = |name: &str| {
+            let number: u64 = name.strip_suffix(extension)?.strip_suffix('.')?.parse().ok()?;
+            (name == name_of(number, extension)).then_some(number)
+        };
+        let files = entries.iter().filter(|entry| entry.kind == EntryKind::File);
+        Ok(files.filter_map(|entry| number(&entry.name.to_string_lossy())).collect())
     }
 
     fn path(&self, number: u64, extension: &str) -> PathBuf {
@@ -155,20 +175,33 @@ impl GenerationStore {
         content: impl FnOnce(&mut RunFileWriter) -> Result<(), GenerationError>,
     ) -> Result<Arc<RunFile>, GenerationError> {
         self.make_place()?;
-        let number = self.next_file.fetch_add(1, Ordering::Relaxed);
+        let number = {
+            let mut files = self.lock();
+            files.next += 1;
+            let number = files.next - 1;
+            files.unfinished.insert(number);
+            number
+        };
         let path = self.path(number, RUNS);
         let created = RunFileWriter::create(&*self.disk, &path, FileId { log: self.log, number, shard: shard as u64 });
         let written = created.and_then(|mut file| {
             content(&mut file)?;
-            file.finish(&*self.disk)
+            file.finish(&*self.disk).map(Arc::new)
         });
-        if written.is_err() {
-            self.forget(&BTreeSet::from([number]));
+        let mut files = self.lock();
+        files.unfinished.remove(&number);
+        match &written {
+            Ok(file) => files.open.push((number, Arc::downgrade(file))),
+            Err(_) => {
+                drop(files);
+                self.tidy();
+            }
         }
         written
     }
 
-    /// Makes a generation durable: from here on a restart finds it. Then removes what is no longer kept.
+    /// Makes a generation durable: from here on a restart finds it. Then removes what is no longer kept. Whoever commits holds
+    /// the files that the manifest names.
     pub fn commit(&self, manifest: &Manifest) -> Result<(), GenerationError> {
         self.make_place()?;
         // The names of the runs, then those of the directories above.
@@ -183,42 +216,60 @@ impl GenerationStore {
             // The generation is committed; what is left over is tried again after the next.
             tracing::warn!(%error, "old generations could not be removed");
         }
+        self.tidy();
         reach(Step::ManifestAfterRemove);
         Ok(())
     }
 
-    /// Removes all manifests but the newest, and files of runs that none of the others names.
+    /// Notes that a generation cannot be used: it does not count among those that are kept, and goes with the next commit.
+    pub(crate) fn pass_over(&self, id: u64) {
+        self.lock().damaged.insert(id);
+    }
+
+    /// Removes all manifests but the newest that are whole.
     fn remove_old(&self) -> Result<(), GenerationError> {
-        let ids = self.numbers(MANIFEST)?;
-        for id in ids.iter().rev().skip(self.keep) {
-            self.remove(&self.path(*id, MANIFEST))?;
+        let damaged = self.lock().damaged.clone();
+        let whole = |(id, manifest): &Listed| manifest.is_ok() && !damaged.contains(id);
+        let mut kept = 0;
+        for listed in self.manifests()? {
+            kept += usize::from(whole(&listed));
+            if !whole(&listed) || kept > self.keep {
+                self.remove(&self.path(listed.0, MANIFEST))?;
+            }
         }
         // A name that comes back after a power cut must not find its files gone.
         self.sync()?;
         reach(Step::ManifestBeforeRemove);
-        self.remove_unnamed()
+        Ok(())
     }
 
-    /// Files of runs that manifests name.
+    /// Files of runs that manifests name. A damaged manifest names nothing: nobody can use it.
     fn named(&self) -> Result<BTreeSet<u64>, GenerationError> {
         let mut named = BTreeSet::new();
         for (_, manifest) in self.manifests()? {
-            named.extend(manifest?.files().map(|file| file.number));
+            match manifest {
+                Ok(manifest) => named.extend(manifest.files().map(|file| file.number)),
+                Err(GenerationError::Storage(LogError::Damaged(_))) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(named)
     }
 
-    /// Removes files of runs that no manifest names.
-    fn remove_unnamed(&self) -> Result<(), GenerationError> {
-        let named = self.named()?;
-        self.numbers(RUNS)?.difference(&named).try_for_each(|number| self.remove(&self.path(*number, RUNS)))
-    }
-
-    /// Removes those of some files of runs that no manifest names, as far as that is possible.
-    pub(crate) fn forget(&self, files: &BTreeSet<u64>) {
-        let removed = self.named().and_then(|named| files.difference(&named).try_for_each(|number| self.remove(&self.path(*number, RUNS))));
+    /// Removes files of runs that no manifest names and nobody in this process holds or writes, as far as that is possible.
+    pub(crate) fn tidy(&self) {
+        let removed = self.named().and_then(|mut needed| {
+            // Listed first: a file that is begun meanwhile is not in the list.
+            let there = self.numbers(RUNS)?;
+            let mut files = self.lock();
+            files.open.retain(|(_, file)| file.strong_count() > 0);
+            needed.extend(files.unfinished.iter().copied().chain(files.open.iter().map(|(number, _)| *number)));
+            let next = files.next;
+            drop(files);
+            there.difference(&needed).filter(|number| **number < next).try_for_each(|number| self.remove(&self.path(*number, RUNS)))
+        });
         if let Err(error) = removed {
-            tracing::warn!(%error, "files of runs that nobody needs are left over until the next commit");
+            tracing::warn!(%error, "files of runs that nobody needs are left over");
         }
     }
 
@@ -243,7 +294,7 @@ impl GenerationStore {
         }
         if !dropped.is_empty() {
             self.sync()?;
-            self.remove_unnamed()?;
+            self.tidy();
             self.sync()?;
         }
         Ok(dropped)
@@ -256,13 +307,21 @@ impl GenerationStore {
     }
 
     fn open_file(&self, info: &FileInfo, shard: usize) -> Result<Arc<RunFile>, GenerationError> {
-        let (path, id) = (self.path(info.number, RUNS), FileId { log: self.log, number: info.number, shard: shard as u64 });
-        let file = RunFile::open(&*self.disk, &path, id)?;
-        if (file.bytes(), file.rows()) != (info.bytes, info.rows) {
-            let what = format!("{} bytes with {} rows, the manifest says {} with {}", file.bytes(), file.rows(), info.bytes, info.rows);
-            return Err(GenerationError::Damaged { file: path, byte: 0, what });
+        let path = self.path(info.number, RUNS);
+        let file = RunFile::open(&*self.disk, &path, FileId { log: self.log, number: info.number, shard: shard as u64 })?;
+        if file.info() != *info {
+            let what = format!(
+                "{} bytes with checksum {:08x}, the manifest names {} bytes with checksum {:08x}",
+                file.bytes(),
+                file.info().crc,
+                info.bytes,
+                info.crc
+            );
+            return Err(GenerationError::Damaged { file: path, byte: file.bytes(), what });
         }
-        Ok(Arc::new(file))
+        let file = Arc::new(file);
+        self.lock().open.push((info.number, Arc::downgrade(&file)));
+        Ok(file)
     }
 
     /// All damage in the files of a generation: every byte of each is read.

@@ -78,11 +78,11 @@ pub fn diff_log<E: Event>(program: &Program<E>, dir: &Path, workers: usize, limi
 
     // After the manifest: everything that it covers is in the log by now.
     let reader = LogReader::<E>::open(&*disk, dir)?;
-    if reader.revision() != manifest.contents.log.revision {
-        let why = "was computed before events were removed from the log".to_owned();
+    let (frontier, covers) = (manifest.frontier, &manifest.contents.log);
+    if reader.revision() != covers.revision || reader.offsets_at(frontier)? != covers.ends {
+        let why = "covers other events than the log has".to_owned();
         return Err(GenerationError::Unusable { id: manifest.id, why }.into());
     }
-    let frontier = manifest.frontier;
     let feed = Feed::new(Prefix::new(reader.cursor(Tick::ZERO), frontier), Some(frontier));
     let output = run_batch(&program.dataflow, None, feed, frontier, workers, &Arc::new(AtomicBool::new(false)))?;
     let new = blueprint.standing_on(&output.shards, frontier);

@@ -11,7 +11,10 @@ mod server;
 pub mod service;
 
 pub use diff::{Diff, DiffError, diff_log};
-pub use ingest::{IngestError, Ingested, REJECTED_SHOWN_MAX, ingest};
+pub use ingest::{
+    BATCH_BYTES_MAX, BATCH_LINES_MAX, BatchCutter, IngestError, IngestOptions, Ingested, OVERLONG_LINE, ProducerMemory, REJECTED_SHOWN_MAX,
+    ingest,
+};
 pub use lines::{LINE_BYTES_MAX, for_each_line};
 pub use program::{LineParser, OnError, Program, SampleLines};
 pub use server::{KEEP_GENERATIONS, Server, ServerOptions, StartError, audit_log};

@@ -15,7 +15,7 @@ use crate::serving::{Answer, Read, Serving};
 
 use super::lines::for_each_line;
 use super::program::{OnError, Program};
-use super::service::{Appended, BatchStatus, Format, Layers, Rejected, Service, ServiceError, SpeedStatus, Status};
+use super::service::{Appended, BatchStatus, Format, Layers, Numbered, Rejected, Service, ServiceError, SpeedStatus, Status};
 
 /// Share of the machine's time that batch cycles and handovers may take: a cycle that took w is followed by a pause of at
 /// least w * (1 - share) / share.
@@ -167,6 +167,11 @@ impl<E: Event> Server<E> {
         Arc::clone(&self.shared.serving)
     }
 
+    /// Where its first answers came from, in one line.
+    pub fn started(&self) -> String {
+        self.shared.started.summary()
+    }
+
     /// What makes it impossible to go on, if something does, and the exit code for it.
     pub fn fatal(&self) -> Option<(String, u8)> {
         lock(&self.shared.progress).fatal.clone()
@@ -175,6 +180,8 @@ impl<E: Event> Server<E> {
     /// Stops cycles and ticks, and closes the log cleanly.
     pub fn close(mut self) -> Result<(), LogError> {
         self.halt();
+        // While the log's lock is held: merging writes files beside it.
+        self.shared.node.settle();
         self.shared.log.clone().close()
     }
 
@@ -216,7 +223,8 @@ impl<E: Event> Shared<E> {
     /// Runs batch cycles until told to stop: at once if what is served is outdated, else when there are new events.
     fn schedule(&self, stopped: &Receiver<()>) {
         let tail = if self.started.handover.is_none() { self.started.found.tail } else { 0 };
-        let mut seen = self.log.events_total() - tail;
+        // An offset may be a hole that a redaction left.
+        let mut seen = self.log.events_total().saturating_sub(tail);
         let mut outdated = self.started.outdated;
         let mut pause = if outdated { Duration::ZERO } else { self.options.batch_interval.unwrap_or(Duration::MAX) };
         let mut backoff = BACKOFF;
@@ -287,8 +295,9 @@ impl<E: Event> Shared<E> {
     }
 }
 
-impl<E: Event> Service for Shared<E> {
-    fn append(&self, lines: &[u8], format: Format, on_error: OnError) -> Result<Appended, ServiceError> {
+impl<E: Event> Shared<E> {
+    /// The events of some lines, and those that are none. No events at all, if they are not to be taken.
+    fn parse(&self, lines: &[u8], format: Format, on_error: OnError) -> Result<(Vec<E>, Vec<Rejected>), ServiceError> {
         if format == Format::Lines && self.program.lines.is_none() {
             return Err(ServiceError::NoLineFormat(self.program.name.clone()));
         }
@@ -307,11 +316,31 @@ impl<E: Event> Service for Shared<E> {
             Ok(())
         })
         .expect("memory can be read");
-        if events.is_empty() || (on_error == OnError::Stop && !rejected.is_empty()) {
-            return Ok(Appended { token: None, accepted: 0, rejected });
+        if on_error == OnError::Stop && !rejected.is_empty() {
+            events.clear();
+        }
+        Ok((events, rejected))
+    }
+}
+
+impl<E: Event> Service for Shared<E> {
+    fn append(&self, lines: &[u8], format: Format, on_error: OnError) -> Result<Appended, ServiceError> {
+        let (events, rejected) = self.parse(lines, format, on_error)?;
+        if events.is_empty() {
+            return Ok(Appended { rejected, ..Appended::default() });
         }
         let ack = self.log.append(events)?;
-        Ok(Appended { token: Some(ack.tick()), accepted: ack.count(), rejected })
+        Ok(Appended { token: Some(ack.tick()), accepted: ack.count(), rejected, ..Appended::default() })
+    }
+
+    fn append_as(&self, numbered: &Numbered, lines: &[u8], format: Format, on_error: OnError) -> Result<Appended, ServiceError> {
+        let (events, rejected) = self.parse(lines, format, on_error)?;
+        if events.is_empty() {
+            return Ok(Appended { rejected, ..Appended::default() });
+        }
+        let ack = self.log.append_as(&numbered.producer, numbered.sequence, events)?;
+        let (partition, first_offset) = (Some(ack.partition()), Some(ack.first_offset()));
+        Ok(Appended { token: Some(ack.tick()), accepted: ack.count(), rejected, partition, first_offset })
     }
 
     fn read(&self, read: &Read) -> Result<Answer, ServiceError> {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{Cycle, Handover};
-use crate::log::Tick;
+use crate::log::{Offset, Partition, Tick};
 use crate::runs::{Audit, ViewInfo};
 use crate::serving::{Answer, Read, ServeError};
 
@@ -27,6 +27,21 @@ pub struct Appended {
     pub accepted: u64,
     /// Lines that are no events.
     pub rejected: Vec<Rejected>,
+    /// The partition of the events, of a numbered append.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<Partition>,
+    /// The offset of the first event, of a numbered append. A repeated one is answered as it was the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_offset: Option<Offset>,
+}
+
+/// How a producer numbers an append: it is stored once, however often it is repeated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Numbered {
+    /// The producer's name.
+    pub producer: String,
+    /// From 0 on, without gaps. An append without events takes no number.
+    pub sequence: u64,
 }
 
 /// A line that is no event.
@@ -118,6 +133,8 @@ pub enum ServiceError {
 pub trait Service: Send + Sync {
     /// Appends the events of some lines, all or none unless `on_error` says to skip. Returns when they are on disk.
     fn append(&self, lines: &[u8], format: Format, on_error: OnError) -> Result<Appended, ServiceError>;
+    /// As [`Service::append`], of a producer that numbers its appends: see [`Log::append_as`](crate::log::Log::append_as).
+    fn append_as(&self, numbered: &Numbered, lines: &[u8], format: Format, on_error: OnError) -> Result<Appended, ServiceError>;
     /// Answers a read.
     fn read(&self, read: &Read) -> Result<Answer, ServiceError>;
     /// Names and columns of the views.

@@ -9,6 +9,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+/// Bytes that a file is read through in.
+const READ_BYTES: usize = 1 << 20;
+
 /// A file system, as far as a log and its generations use one.
 pub trait Disk: Send + Sync {
     /// Makes a directory and those above it; no error when it is there.
@@ -19,6 +22,10 @@ pub trait Disk: Send + Sync {
     fn create(&self, file: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// The whole file, from the disk and not from a cache that may hold what a failed sync lost.
     fn read(&self, file: &Path) -> io::Result<Vec<u8>>;
+    /// Reads the whole file and keeps nothing: an error now is one that a mapping could not report.
+    fn read_through(&self, file: &Path) -> io::Result<()> {
+        self.read(file).map(drop)
+    }
     /// The whole file as immutable bytes, without a copy where possible. Only for files that are never written again.
     fn map(&self, file: &Path) -> io::Result<Bytes>;
     /// Gives a file another name, replacing what had it.
@@ -151,6 +158,10 @@ impl Disk for RealDisk {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         Ok(bytes)
+    }
+
+    fn read_through(&self, file: &Path) -> io::Result<()> {
+        io::copy(&mut io::BufReader::with_capacity(READ_BYTES, File::open(file)?), &mut io::sink()).map(drop)
     }
 
     fn map(&self, file: &Path) -> io::Result<Bytes> {

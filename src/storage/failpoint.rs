@@ -39,6 +39,14 @@ pub enum Step {
     TornBeforeCopy,
     /// A torn tail is set aside and not cut.
     TornAfterCopy,
+    /// Rewritten segments stand beside those with the events that are to go.
+    RedactBeforeCommit,
+    /// The redaction counts, and no segment has taken its place.
+    RedactAfterCommit,
+    /// All segments have taken their places, and the redaction is still said to be pending.
+    RedactBeforeSettle,
+    /// The redaction is done.
+    RedactAfterSettle,
     /// A file of runs has all chunks and no footer.
     RunsBeforeFooter,
     /// A file of runs is whole and not synced.
@@ -63,7 +71,7 @@ pub enum Step {
 
 impl Step {
     /// All of them, for tests.
-    pub const ALL: [Step; 26] = [
+    pub const ALL: [Step; 30] = [
         Step::AppendBeforeWrite,
         Step::AppendAfterWrite,
         Step::AppendBeforeSync,
@@ -80,6 +88,10 @@ impl Step {
         Step::MarkAfterWrite,
         Step::TornBeforeCopy,
         Step::TornAfterCopy,
+        Step::RedactBeforeCommit,
+        Step::RedactAfterCommit,
+        Step::RedactBeforeSettle,
+        Step::RedactAfterSettle,
         Step::RunsBeforeFooter,
         Step::RunsBeforeSync,
         Step::RunsAfterSync,
@@ -111,6 +123,10 @@ impl Step {
             Step::MarkAfterWrite => "mark.after_write",
             Step::TornBeforeCopy => "torn.before_copy",
             Step::TornAfterCopy => "torn.after_copy",
+            Step::RedactBeforeCommit => "redact.before_commit",
+            Step::RedactAfterCommit => "redact.after_commit",
+            Step::RedactBeforeSettle => "redact.before_settle",
+            Step::RedactAfterSettle => "redact.after_settle",
             Step::RunsBeforeFooter => "runs.before_footer",
             Step::RunsBeforeSync => "runs.before_sync",
             Step::RunsAfterSync => "runs.after_sync",

@@ -179,6 +179,10 @@ impl Disk for FaultDisk {
         self.run(Operation::Read, file, || None, || self.inner.read(file))
     }
 
+    fn read_through(&self, file: &Path) -> io::Result<()> {
+        self.run(Operation::Read, file, || None, || self.inner.read_through(file))
+    }
+
     fn map(&self, file: &Path) -> io::Result<Bytes> {
         self.run(Operation::Map, file, || None, || self.inner.map(file))
     }

@@ -187,7 +187,8 @@ fn through_files<E: Event>(
         let shards = parts.map(|(worker, (base, frozen))| Arc::new(base.plus_written(frozen, &store, worker).expect("it is written")));
         base = Generation { id: base.id + 1, frontier: *cut, shards: shards.collect() };
     }
-    let merge = |(worker, shard): (usize, &Arc<Shard>)| shard.compact_files(&store, worker).expect("they are merged");
+    let merge =
+        |(worker, shard): (usize, &Arc<Shard>)| shard.compact_files(&store, worker, &AtomicBool::new(false)).expect("they are merged");
     base.shards.iter().enumerate().for_each(merge);
     let files = base.shards.iter().map(|shard| shard.files()).collect();
     Generation { shards: blueprint.restore(&store, files, others).expect("they are read"), ..base }

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// Why a test cannot run here.
 #[derive(Debug)]
@@ -95,9 +96,14 @@ impl Mount {
         run("mount", &["-o", &format!("remount,size={kib}k"), text(&self.at)]).expect("it can grow");
     }
 
-    /// Unmounts for good: nobody may use it any more.
+    /// Unmounts for good: nobody may use it any more. A child that another test is just starting holds copies of our open
+    /// files until it has replaced itself.
     pub fn end(self) {
-        run("umount", &[text(&self.at)]).expect("nobody uses it");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while let Err(reason) = run("umount", &[text(&self.at)]) {
+            assert!(reason.contains("busy") && Instant::now() < deadline, "nobody uses it: {reason}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         std::mem::forget(self);
     }
 }

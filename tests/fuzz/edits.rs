@@ -6,7 +6,7 @@
 /// Bytes of a block's header, and of a segment's footer.
 const ENVELOPE_BYTES: usize = 96;
 /// Bytes of an entry in the index of a sealed segment.
-const ENTRY_BYTES: usize = 40;
+const ENTRY_BYTES: usize = 48;
 /// Longest file that edits make.
 const FILE_BYTES_MAX: usize = 1 << 16;
 
@@ -183,23 +183,26 @@ pub fn mend_active(bytes: &mut [u8]) {
     }
 }
 
-/// Makes the checksums of a sealed segment right: blocks, as far as index and footer lead to them, index and footer.
+/// Makes the checksums of a sealed segment right: blocks, as far as index and footer lead to them, their copies in the index,
+/// table of producers and index, footer.
 pub fn mend_sealed(bytes: &mut [u8]) {
     let Some(footer) = bytes.len().checked_sub(ENVELOPE_BYTES) else {
         return;
     };
-    let index = u64_at(bytes, footer + 64);
+    let table = u64_at(bytes, footer + 64);
+    let index = table.saturating_add(u64_at(bytes, footer + 80));
     let entries = u32_at(bytes, footer + 28).checked_mul(ENTRY_BYTES);
-    if entries.and_then(|entries| entries.checked_add(index)) == Some(footer) {
+    if entries.and_then(|entries| entries.checked_add(index)) == Some(footer) && table <= index {
         let mut digest = 0;
         for entry in (index..footer).step_by(ENTRY_BYTES) {
             let at = u64_at(bytes, entry);
-            if at < index && mend_block(&mut bytes[at..index]).is_some() {
+            if at < table && mend_block(&mut bytes[at..table]).is_some() {
                 digest = crc32c::crc32c_append(digest, &bytes[at..at + ENVELOPE_BYTES]);
+                bytes.copy_within(at + 92..at + 96, entry + 20);
             }
         }
         bytes[footer + 72..footer + 80].copy_from_slice(&u64::from(digest).to_le_bytes());
-        let crc = crc32c::crc32c(&bytes[index..footer]);
+        let crc = crc32c::crc32c(&bytes[table..footer]);
         put_crc(bytes, footer + 88, crc);
     }
     mend_envelope(&mut bytes[footer..]);

@@ -5,7 +5,7 @@
 use super::edits::{Input, edit, mend_active, mend_document, mend_sealed};
 use super::generations::{manifests, runs};
 use columnar::{Columnar, Index};
-use lambdaflow::log::{Clock, Event, Execution, Log, LogError, LogOptions, LogReader, SimClock, Tick, verify};
+use lambdaflow::log::{Clock, Event, Execution, Log, LogError, LogOptions, LogReader, RedactRequest, SimClock, Tick, redact, verify};
 use lambdaflow::runtime::{LINE_BYTES_MAX, for_each_line};
 use lambdaflow::storage::SimDisk;
 use lambdaflow_dataflows::web_analytics::generate::to_combined_line;
@@ -65,11 +65,13 @@ struct Image {
     disk: SimDisk,
     /// The partition's segments, sealed or active, in order.
     segments: Vec<PathBuf>,
-    events: u64,
+    /// The numbers of its events.
+    numbers: Vec<u64>,
 }
 
+/// Segments are as large as a run makes them, and too large to be merged when the log is opened again.
 fn options() -> LogOptions {
-    LogOptions { execution: Execution::Inline, block_events_max: 5, ..LogOptions::default() }
+    LogOptions { execution: Execution::Inline, block_events_max: 5, segment_bytes_max: 4_000, ..LogOptions::default() }
 }
 
 fn open(disk: &SimDisk) -> Result<Log<Shapes>, LogError> {
@@ -90,7 +92,10 @@ fn image(segments: u64) -> Image {
         let log = Log::<Shapes>::open(Arc::new(disk.clone()), clock.clone(), Path::new(DIR), options()).expect("a good log");
         for group in 0..6 {
             clock.pass(group % 2);
-            log.append((events..events + 2).map(shapes).collect()).expect("a good disk");
+            // Some of them by a producer, so that frames and segments say so.
+            let two: Vec<Shapes> = (events..events + 2).map(shapes).collect();
+            let appended = if group % 2 == 1 { log.append_as("fuzz", events / 4, two) } else { log.append(two) };
+            appended.expect("a good disk");
             events += 2;
         }
         if segments > 1 {
@@ -100,10 +105,18 @@ fn image(segments: u64) -> Image {
     let disk = disk.after_kill();
     if segments > 1 {
         open(&disk).expect("a good log").close().expect("a good disk"); // what was active is sealed now
+        // Two segments have holes.
+        let conditions = ["number >= 7", "number <= 15"].map(|condition| condition.parse().expect("a condition")).to_vec();
+        let request = RedactRequest { conditions, why: "holes".to_owned(), options: options() };
+        let report = redact::<Shapes>(Arc::new(disk.clone()), SimClock::at(100) as Arc<dyn Clock>, Path::new(DIR), &request);
+        assert_eq!(report.expect("a good disk").matching_total(), 9);
     }
+    let numbers = (0..events).filter(|number| segments == 1 || !(7..=15).contains(number)).collect();
     let partition = Path::new(DIR).join("p0000");
-    let segments = disk.files().into_keys().filter(|path| path.starts_with(&partition)).collect();
-    Image { disk, segments, events }
+    let files: Vec<PathBuf> = disk.files().into_keys().filter(|path| path.starts_with(&partition)).collect();
+    assert_eq!(files.len() as u64, segments, "{files:?}");
+    let segments = files;
+    Image { disk, segments, numbers }
 }
 
 /// Reads the outline of all events, as a dataflow does. Returns them, or why it ended early.
@@ -152,7 +165,7 @@ fn check_place(disk: &SimDisk, error: &LogError) {
         LogError::NewerFormat { path, found, supported } => {
             assert!(disk.files().contains_key(path) && *found > u64::from(*supported), "{error}");
         }
-        LogError::WrongEvent { .. } | LogError::WrongLayout { .. } => {}
+        LogError::WrongEvent { .. } | LogError::EarlierProgram { .. } | LogError::TooManyTypes { .. } | LogError::WrongLayout { .. } => {}
         other => panic!("bytes of a file are no reason for: {other}"),
     }
 }
@@ -183,12 +196,23 @@ fn open_edited(image: &Image, path: &Path, bytes: &[u8], trusted: bool) {
         }
         Ok(log) if trusted => match read_whole(&log) {
             Ok(events) => {
-                assert!(events.iter().cloned().eq((0..events.len() as u64).map(shapes)), "events that nobody wrote");
-                assert!(!same || events.len() as u64 == image.events, "{} of {} events", events.len(), image.events);
+                assert!(
+                    events.iter().cloned().eq(image.numbers.iter().take(events.len()).copied().map(shapes)),
+                    "events that nobody wrote"
+                );
+                assert!(
+                    !same || events.len() as u64 == image.numbers.len() as u64,
+                    "{} of {} events",
+                    events.len(),
+                    image.numbers.len() as u64
+                );
             }
             Err((events, error)) => {
                 assert!(!same, "a good log is damaged: {error}");
-                assert!(events.iter().cloned().eq((0..events.len() as u64).map(shapes)), "events that nobody wrote");
+                assert!(
+                    events.iter().cloned().eq(image.numbers.iter().take(events.len()).copied().map(shapes)),
+                    "events that nobody wrote"
+                );
                 check_place(&disk, &error);
             }
         },

@@ -1,20 +1,21 @@
 //! Power cuts at random steps of everything that is durable: appends, seals, freezing, manifests, handovers, merging,
-//! restarts with other workers, recovery itself.
+//! restarts with other workers, redactions, recovery itself.
 //!
-//! After each cut: every acknowledged event is there once, an append that was not acknowledged is there whole or not at all
-//! and stays as it was found, the frontier of answers has not gone back, and every view is what plain Rust makes of the log.
+//! After each cut: every acknowledged event is there once, unless it was redacted; an append that was not acknowledged is there
+//! whole or not at all and stays as it was found; a redaction was carried out or was not; the frontier of answers has not gone
+//! back; what was committed is found; and every view is what plain Rust makes of the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lambdaflow::layers::Cycle;
-use lambdaflow::log::{SimClock, Tick};
+use lambdaflow::log::{Durability, LogError, RedactRequest, SimClock, Tick, redact};
 use lambdaflow::storage::{Disk, Rng, SimDisk};
 use lambdaflow::testing::Random;
 
 use super::restart::transfer;
-use super::system::{NoStart, Settings, System, expected};
+use super::system::{NoStart, Settings, System, Transfer, dir, expected, log_options};
 
 /// Lives of a process on one disk before the next disk.
 const LIVES: u64 = 6;
@@ -29,6 +30,99 @@ enum Known {
     Absent,
 }
 
+/// What was removed from the log: events of an account before some event.
+#[derive(Clone, Copy, Debug)]
+struct Redacted {
+    account: u64,
+    before: u64,
+}
+
+impl Redacted {
+    fn holds(&self, id: u64) -> bool {
+        id < self.before && transfer(id).account == self.account
+    }
+}
+
+/// What the test knows of the log.
+#[derive(Default)]
+struct History {
+    /// By the first event of each append of three.
+    appends: BTreeMap<u64, Known>,
+    redacted: Vec<Redacted>,
+    /// A redaction during which the power was lost.
+    maybe: Option<Redacted>,
+    /// There was a redaction, or may have been: generations are to be computed anew.
+    forgets: bool,
+}
+
+impl History {
+    fn next(&self) -> u64 {
+        self.appends.last_key_value().map_or(0, |(first, _)| first + 3)
+    }
+
+    /// The log holds every acknowledged event once, and of the other appends what it held when they were first looked for.
+    fn check(&mut self, system: &System, context: &str) {
+        let events = system.events();
+        let ids: BTreeSet<u64> = events.iter().map(|event| event.id).collect();
+        assert_eq!(ids.len(), events.len(), "{context}: an event is there twice");
+        assert!(events.iter().all(|event| *event == transfer(event.id)), "{context}: an event has changed");
+        if let Some(maybe) = self.maybe.take() {
+            let acknowledged = self.appends.iter().filter(|(_, known)| **known == Known::Acknowledged);
+            let affected: Vec<u64> =
+                acknowledged.flat_map(|(first, _)| *first..first + 3).filter(|id| maybe.holds(*id) && !self.is_gone(*id)).collect();
+            let there = affected.iter().filter(|id| ids.contains(id)).count();
+            assert!(there == 0 || there == affected.len(), "{context}: {there} of {} events of {maybe:?} are left", affected.len());
+            if there == 0 {
+                self.redacted.push(maybe);
+            }
+        }
+        let mut known = 0;
+        for (first, state) in &self.appends {
+            let left: Vec<u64> = (*first..first + 3).filter(|id| !self.is_gone(*id)).collect();
+            let there = left.iter().filter(|id| ids.contains(id)).count();
+            assert!(there == 0 || there == left.len(), "{context}: {there} of {} events of append {first}", left.len());
+            match (*state, there) {
+                (Known::Acknowledged, 0) if !left.is_empty() => panic!("{context}: append {first} was acknowledged and is lost"),
+                (Known::Absent, 1..) => panic!("{context}: append {first} was not there after a restart, and now it is"),
+                _ => known += there,
+            }
+        }
+        assert_eq!(known, events.len(), "{context}: there are events that nobody appended, or that were redacted");
+        let open = self.appends.iter().filter(|(_, state)| **state == Known::Open).map(|(first, _)| *first).collect::<Vec<_>>();
+        for first in open {
+            if (first..first + 3).all(|id| self.is_gone(id)) {
+                continue; // nobody can tell
+            }
+            let there = (first..first + 3).any(|id| ids.contains(&id));
+            self.appends.insert(first, if there { Known::Acknowledged } else { Known::Absent });
+        }
+    }
+
+    fn is_gone(&self, id: u64) -> bool {
+        self.redacted.iter().any(|redacted| redacted.holds(id))
+    }
+
+    /// Removes the events of an account, or loses power.
+    fn redact(&mut self, disk: &SimDisk, clock: &Arc<SimClock>, account: u64, context: &str) -> bool {
+        let request = RedactRequest {
+            conditions: vec![format!("account = {account}").parse().expect("a condition")],
+            why: "asked for".to_owned(),
+            options: log_options(Durability::Sync),
+        };
+        let redacted = Redacted { account, before: self.next() };
+        self.forgets = true;
+        match redact::<Transfer>(Arc::new(disk.clone()), Arc::clone(clock) as _, &dir(), &request) {
+            Ok(report) if report.id.is_some() => self.redacted.push(redacted),
+            Ok(_) => return false,
+            Err(error) => {
+                assert!(disk.is_off() || matches!(error, LogError::Condition { .. } | LogError::NoLog { .. }), "{context}: {error}");
+                self.maybe = Some(redacted);
+            }
+        }
+        true
+    }
+}
+
 /// How often rare things happened: a test that never saw them shows nothing.
 #[derive(Default, Debug)]
 struct Seen {
@@ -39,8 +133,8 @@ struct Seen {
     restored: u64,
     computed: u64,
     resharded: u64,
-    passed_over: u64,
     handovers: u64,
+    redactions: u64,
 }
 
 fn budget() -> Duration {
@@ -59,8 +153,8 @@ fn no_power_cut_loses_an_event_or_changes_an_answer() {
     }
     println!("{round} disks, {seen:?}");
     if budget() >= Duration::from_secs(10) {
-        let Seen { cuts_at_start, cuts_in_appends, cuts_in_cycles, restored, computed, resharded, handovers, .. } = seen;
-        let rare = [cuts_at_start, cuts_in_appends, cuts_in_cycles, restored, computed, resharded, handovers];
+        let Seen { cuts_at_start, cuts_in_appends, cuts_in_cycles, restored, computed, resharded, handovers, redactions, .. } = seen;
+        let rare = [cuts_at_start, cuts_in_appends, cuts_in_cycles, restored, computed, resharded, handovers, redactions];
         assert!(rare.iter().all(|n| *n > 0), "some things never happened: {seen:?}");
     }
 }
@@ -68,9 +162,8 @@ fn no_power_cut_loses_an_event_or_changes_an_answer() {
 fn lives_on_one_disk(seed: u64, seen: &mut Seen) {
     let mut rng = Rng::new(seed);
     let (mut disk, clock) = (SimDisk::new(), SimClock::at(10_000));
-    // By the first event of each append of three.
-    let mut appends: BTreeMap<u64, Known> = BTreeMap::new();
-    let mut answered = Tick(0);
+    let mut history = History::default();
+    let (mut answered, mut committed) = (Tick(0), 0);
     for life in 0..LIVES {
         let context = format!("LAMBDAFLOW_SEED={seed}, life {life}");
         let workers = 1 + rng.below(2) as usize;
@@ -84,9 +177,15 @@ fn lives_on_one_disk(seed: u64, seen: &mut Seen) {
         if rng.one_in(5) {
             clock.set(10_000); // an hour back, or more
         }
+        if life > 0 && rng.one_in(4) {
+            seen.redactions += u64::from(history.redact(&disk, &clock, rng.below(5), &context));
+            if disk.is_off() {
+                disk = disk.after_power_cut(rng.number());
+            }
+        }
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         match System::start(&shared, &clock, &settings) {
-            Ok(system) => live(system, &disk, &clock, &mut rng, &mut appends, &mut answered, seen, &context),
+            Ok(system) => live(system, &disk, &clock, &mut rng, &mut history, &mut answered, &mut committed, seen, &context),
             Err(error) => {
                 assert!(disk.is_off(), "{context}: {error:?}");
                 assert!(!matches!(&error, NoStart::Cycle(error) if error.to_string().contains("panicked")), "{context}: {error:?}");
@@ -104,8 +203,9 @@ fn live(
     disk: &SimDisk,
     clock: &SimClock,
     rng: &mut Rng,
-    appends: &mut BTreeMap<u64, Known>,
+    history: &mut History,
     answered: &mut Tick,
+    committed: &mut u64,
     seen: &mut Seen,
     context: &str,
 ) {
@@ -114,16 +214,24 @@ fn live(
         Some(_) => seen.computed += 1,
     }
     seen.resharded += u64::from(system.started.found.resharded_from.is_some());
-    seen.passed_over += system.started.found.passed_over.len() as u64;
+    // What was committed is whole: nothing was damaged here, power was lost. In a start that loses it, nothing can be read.
+    assert!(disk.is_off() || system.started.found.passed_over.is_empty(), "{context}: {:?}", system.started.found.passed_over);
+    let newest = system.started.manifest.id;
+    // Generations from before a redaction are gone, and their numbers may come again.
+    if std::mem::take(&mut history.forgets) {
+        *committed = 0;
+    }
+    assert!(disk.is_off() || newest >= *committed, "{context}: generation {committed} was committed, {newest} is the newest");
+    *committed = (*committed).max(newest);
     assert!(system.serving.frontier() >= *answered, "{context}: answers went back to {} from {answered}", system.serving.frontier());
-    check_log(&system, appends, context);
+    history.check(&system, context);
 
     for _ in 0..rng.below(12) {
         match rng.below(6) {
             0..=2 => {
-                let first = appends.last_key_value().map_or(0, |(first, _)| first + 3);
+                let first = history.next();
                 let acknowledged = system.log.append((first..first + 3).map(transfer).collect());
-                appends.insert(first, if acknowledged.is_ok() { Known::Acknowledged } else { Known::Open });
+                history.appends.insert(first, if acknowledged.is_ok() { Known::Acknowledged } else { Known::Open });
                 if acknowledged.is_err() {
                     seen.cuts_in_appends += 1;
                     assert!(disk.is_off(), "{context}: {acknowledged:?}");
@@ -140,12 +248,20 @@ fn live(
             _ => {
                 let cycle = if rng.one_in(4) { Cycle::Full } else { Cycle::Incremental };
                 match system.cycle(cycle) {
-                    Ok(_) => seen.handovers += 1,
+                    Ok(handover) => {
+                        seen.handovers += 1;
+                        *committed = handover.generation;
+                    }
                     Err(error) => {
                         assert!(disk.is_off(), "{context}: {error}");
                         seen.cuts_in_cycles += 1;
-                        // Serving goes on from memory, and is still right about what it said.
-                        *answered = (*answered).max(system.serving.frontier());
+                        // Serving goes on from memory, and is still right about what it says.
+                        let frontier = system.serving.frontier();
+                        if frontier > Tick(0) && system.serving.views().len() > 1 {
+                            let answers = system.answers_at(Some(Tick(frontier.0 - 1)));
+                            assert_eq!(answers, expected(&system.events_before(frontier)), "{context}");
+                        }
+                        *answered = (*answered).max(frontier);
                         return;
                     }
                 }
@@ -154,32 +270,10 @@ fn live(
         *answered = (*answered).max(system.serving.frontier());
     }
     if !disk.is_off() && system.log.advance().is_ok() {
-        check_log(&system, appends, context);
+        history.check(&system, context);
         if system.log.advance().is_ok() {
             assert_eq!(system.answers(), expected(&system.events()), "{context}");
             *answered = (*answered).max(system.serving.frontier());
         }
     }
-}
-
-/// The log holds every acknowledged event once, and of the other appends what it held when they were first looked for.
-fn check_log(system: &System, appends: &mut BTreeMap<u64, Known>, context: &str) {
-    let events = system.events();
-    let ids: BTreeSet<u64> = events.iter().map(|event| event.id).collect();
-    assert_eq!(ids.len(), events.len(), "{context}: an event is there twice");
-    assert!(events.iter().all(|event| *event == transfer(event.id)), "{context}: an event has changed");
-    let mut known = 0;
-    for (first, state) in appends.iter_mut() {
-        let there = (*first..first + 3).filter(|id| ids.contains(id)).count();
-        assert!(there == 0 || there == 3, "{context}: {there} of 3 events of append {first}");
-        match (*state, there) {
-            (Known::Acknowledged, 0) => panic!("{context}: append {first} was acknowledged and is lost"),
-            (Known::Absent, 3) => panic!("{context}: append {first} was not there after a restart, and now it is"),
-            (Known::Open, 0) => *state = Known::Absent,
-            (Known::Open, _) => *state = Known::Acknowledged,
-            _ => {}
-        }
-        known += there;
-    }
-    assert_eq!(known, events.len(), "{context}: there are events that nobody appended");
 }

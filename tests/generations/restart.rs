@@ -1,11 +1,12 @@
 //! What a restart goes on from.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use std::time::{Duration, Instant};
 
 use lambdaflow::layers::Cycle;
-use lambdaflow::log::{Log, LogOptions, SimClock, SystemClock};
+use lambdaflow::log::{Durability, Log, LogOptions, SimClock, SystemClock};
 use lambdaflow::runtime::{Program, Server, ServerOptions, diff_log};
 use lambdaflow::storage::{Disk, RealDisk, SimDisk};
 
@@ -98,11 +99,14 @@ fn a_long_log_is_computed_in_steps() {
     drop(log);
     let mut system = start(&disk, &clock, &settings);
     assert_eq!(system.answers(), expected(&(0..200).map(transfer).collect::<Vec<_>>()));
-    append(&system, 200..260);
-    for cycle in [Cycle::Full, Cycle::Incremental, Cycle::Full] {
-        clock.pass(7);
-        append(&system, 0..0);
-        assert_eq!(system.cycle(cycle).expect("it hands over").agreed, Some(true));
+    for (round, cycle) in [Cycle::Full, Cycle::Incremental, Cycle::Incremental, Cycle::Full].into_iter().enumerate() {
+        for id in 200 + 60 * round as u64..260 + 60 * round as u64 {
+            append(&system, id..id + 1);
+            clock.pass(1);
+        }
+        let handover = system.cycle(cycle).expect("it hands over");
+        assert_eq!(handover.agreed, Some(true));
+        assert!(handover.rows > 0);
         assert_eq!(system.answers(), expected(&system.events()));
     }
     drop(system);
@@ -179,6 +183,71 @@ fn a_generation_that_is_ahead_of_the_log_is_refused() {
         panic!("it must not start");
     };
     assert!(error.to_string().contains("is ahead of the log"), "{error}");
+}
+
+fn runs_in(sim: &SimDisk) -> Vec<PathBuf> {
+    sim.files().into_keys().filter(|path| path.extension().is_some_and(|kind| kind == "runs")).collect()
+}
+
+/// Acknowledgements that were not synced: a power cut takes events that a generation covers. The log then grows again, past the
+/// offsets that were covered, so that only what lies below the frontier tells that the generation is of another log.
+#[test]
+fn a_generation_over_lost_events_is_passed_over_even_when_the_log_has_grown_again() {
+    let (sim, clock) = (SimDisk::new(), SimClock::at(1_000));
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let settings = Settings { durability: Durability::Os, ..Settings::default() };
+    let mut system = start(&disk, &clock, &settings);
+    append(&system, 0..60);
+    clock.pass(5);
+    system.cycle(Cycle::Incremental).expect("it hands over");
+    drop(system);
+    // Of what was not synced, nothing landed.
+    let lost = (0..).map(|seed| sim.after_power_cut(seed)).find(|disk| {
+        let disk: Arc<dyn Disk> = Arc::new(disk.after_kill());
+        open_log(&disk, &clock).is_ok_and(|log| log.events_total() < 60)
+    });
+    let disk: Arc<dyn Disk> = Arc::new(lost.expect("a seed that loses something"));
+    for round in 0..2 {
+        let system = start(&disk, &clock, &settings);
+        let passed_over = system.started.found.passed_over.join("\n");
+        assert!(passed_over.contains("covers events that the log lost"), "round {round}: {passed_over}");
+        assert_eq!(system.answers(), expected(&system.events()), "round {round}");
+        append(&system, 100 * (round + 1)..100 * (round + 1) + 90);
+        clock.pass(5);
+        assert_eq!(system.answers(), expected(&system.events()), "round {round}");
+        drop(system);
+        store(&disk, &open_log(&disk, &clock).expect("a log"), 9).drop_if(|(id, _)| *id > 2).expect("it can be dropped");
+    }
+}
+
+/// What a process left that was killed in the middle of writing is removed at the next start, and damaged generations do not
+/// count among those that are kept.
+#[test]
+fn what_nobody_needs_is_removed_and_what_is_whole_is_kept() {
+    let settings = Settings { keep: 2, ..Settings::default() };
+    let (sim, disk, clock) = grown(&settings);
+    let stray = dir().join("generations/bank").join(format!("{:020}.runs", 7_000));
+    sim.plant(&stray, b"begun");
+    for name in ["notes.txt", "7.json", "+8.json"] {
+        sim.plant(&dir().join("generations/bank").join(name), b"of somebody");
+    }
+    let log = open_log(&disk, &clock).expect("a log");
+    let newest = store(&disk, &log, 2).manifests().expect("they can be listed")[0].1.clone().expect("it is whole");
+    drop(log);
+    let last = newest.files().map(|file| file.number).max().expect("it has files");
+    let path = dir().join("generations/bank").join(format!("{last:020}.runs"));
+    let mut bytes = sim.files()[&path].clone();
+    bytes[9] ^= 1;
+    sim.plant(&path, &bytes);
+
+    let mut system = start(&disk, &clock, &settings);
+    assert!(!runs_in(&sim).contains(&stray));
+    assert_eq!(system.started.manifest.id, 5, "{}", system.started.summary());
+    clock.pass(5);
+    system.cycle(Cycle::Incremental).expect("it hands over");
+    let kept: Vec<u64> = store(&disk, &system.log, 2).manifests().expect("they can be listed").iter().map(|(id, _)| *id).collect();
+    assert_eq!(kept, [7, 5], "6 was damaged");
+    assert!(sim.files().contains_key(&dir().join("generations/bank/7.json")), "what is not ours stays");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use columnar::Columnar;
 use lambdaflow::layers::{Coordinator, Cycle, CycleError, Dataflow, Handover, Node, NodeOptions, OneProcess, Started};
-use lambdaflow::log::{Event, Execution, Log, LogError, LogOptions, SimClock, Tick};
+use lambdaflow::log::{Durability, Event, Execution, Log, LogError, LogOptions, SimClock, Tick};
 use lambdaflow::operators::{Count, Events, Sum, Views};
 use lambdaflow::runs::{AnswerRow, GenerationStore, Query};
 use lambdaflow::serving::{Read, Serving};
@@ -104,11 +104,19 @@ pub struct Settings {
     pub version: String,
     pub dataflow: Arc<dyn Dataflow<Transfer>>,
     pub keep: usize,
+    pub durability: Durability,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { workers: 1, batch_events: u64::MAX, version: "1".to_owned(), dataflow: Arc::new(bank), keep: 2 }
+        Self {
+            workers: 1,
+            batch_events: u64::MAX,
+            version: "1".to_owned(),
+            dataflow: Arc::new(bank),
+            keep: 2,
+            durability: Durability::Sync,
+        }
     }
 }
 
@@ -136,8 +144,16 @@ pub enum NoStart {
 }
 
 pub fn open_log(disk: &Arc<dyn Disk>, clock: &Arc<SimClock>) -> Result<Log<Transfer>, LogError> {
-    let options = LogOptions { partitions: 2, segment_bytes_max: 2_000, execution: Execution::Inline, ..LogOptions::default() };
-    Log::open(Arc::clone(disk), Arc::clone(clock) as _, &dir(), options)
+    open_log_with(disk, clock, Durability::Sync)
+}
+
+fn open_log_with(disk: &Arc<dyn Disk>, clock: &Arc<SimClock>, durability: Durability) -> Result<Log<Transfer>, LogError> {
+    Log::open(Arc::clone(disk), Arc::clone(clock) as _, &dir(), log_options(durability))
+}
+
+pub fn log_options(durability: Durability) -> LogOptions {
+    let execution = Execution::Inline;
+    LogOptions { partitions: 2, segment_bytes_max: 2_000, durability, execution, ..LogOptions::default() }
 }
 
 pub fn store(disk: &Arc<dyn Disk>, log: &Log<Transfer>, keep: usize) -> GenerationStore {
@@ -146,7 +162,7 @@ pub fn store(disk: &Arc<dyn Disk>, log: &Log<Transfer>, keep: usize) -> Generati
 
 impl System {
     pub fn start(disk: &Arc<dyn Disk>, clock: &Arc<SimClock>, settings: &Settings) -> Result<Self, NoStart> {
-        let log = open_log(disk, clock).map_err(NoStart::Log)?;
+        let log = open_log_with(disk, clock, settings.durability).map_err(NoStart::Log)?;
         let store = GenerationStore::open(Arc::clone(disk), &dir(), log.id(), "bank", settings.keep);
         let store = store.map_err(|error| NoStart::Generations(error.to_string()))?;
         let options = NodeOptions {
@@ -174,9 +190,14 @@ impl System {
 
     /// All events of the log, in the order of their numbers.
     pub fn events(&self) -> Vec<Transfer> {
+        self.events_before(Tick::MAX)
+    }
+
+    pub fn events_before(&self, end: Tick) -> Vec<Transfer> {
         let mut cursor = self.log.cursor(Tick::ZERO);
         let mut events = Vec::new();
         while let Some(block) = cursor.next().expect("the log can be read") {
+            let block = block.slice_ticks(Tick::ZERO..end);
             events.extend(block.range().map(|row| Transfer::into_owned(columnar::Index::get(&block.columns(), row))));
         }
         events.sort();

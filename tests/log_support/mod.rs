@@ -67,14 +67,17 @@ pub struct Placed {
 }
 
 pub fn rows(block: &Block<Note>) -> Vec<Placed> {
-    let (columns, start) = (block.columns(), block.range().start);
-    let place = |tick, row: usize| Placed {
-        partition: block.partition(),
-        offset: block.first_offset().plus((row - start) as u64),
-        tick,
-        note: Note::into_owned(columns.get(row)),
+    let columns = block.columns();
+    let place = |tick, row: usize| {
+        let (placed_tick, offset) = block.place(row);
+        assert_eq!(tick, placed_tick);
+        Placed { partition: block.partition(), offset, tick, note: Note::into_owned(columns.get(row)) }
     };
-    block.tick_runs().flat_map(|(tick, rows)| rows.map(move |row| place(tick, row))).collect()
+    let read: Vec<Placed> = block.tick_runs().flat_map(|(tick, rows)| rows.map(move |row| place(tick, row))).collect();
+    if let (Some(first), Some(last)) = (read.first(), read.last()) {
+        assert_eq!((block.first_offset(), block.end_offset()), (first.offset, last.offset.plus(1)));
+    }
+    read
 }
 
 /// Everything from a tick on, and the error that ended the reading, if one did.

@@ -145,7 +145,9 @@ impl Event for Song {
 
 /// Appends without the program, and makes the log if there is none.
 fn append<E: Event>(path: &Path, events: &[E]) {
-    let log = Log::<E>::open(Arc::new(RealDisk), Arc::new(SystemClock), path, LogOptions::default()).expect("a log");
+    // Segments of a byte are full, and so not merged when the log is opened again.
+    let options = LogOptions { segment_bytes_max: 1, ..LogOptions::default() };
+    let log = Log::<E>::open(Arc::new(RealDisk), Arc::new(SystemClock), path, options).expect("a log");
     let mut bulk = log.bulk();
     events.iter().for_each(|event| bulk.push(event).expect("the log takes it"));
     bulk.finish().expect("the log takes it");

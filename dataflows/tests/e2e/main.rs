@@ -10,6 +10,7 @@
 //! | `http` | every endpoint of the interface |
 //! | `kill` | `kill -9` of the running program, then all promises again |
 //! | `load` | answers stay exact while a generator appends and generations change |
+//! | `log` | producers, redaction, copies: what the commands do to a log |
 //! | `memory` | views that do not fit into memory |
 
 mod bank;
@@ -21,6 +22,7 @@ mod harness;
 mod http;
 mod kill;
 mod load;
+mod log;
 mod memory;
 #[path = "../../../tests/faults/tools.rs"]
 #[allow(dead_code, reason = "the log's tests use the rest")]

@@ -25,6 +25,9 @@ use crate::runs::{AnswerRow, History, Query, ReadError, View, ViewInfo};
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(10);
 /// Longest wait that a read may ask for.
 pub const WAIT_MAX: Duration = Duration::from_secs(600);
+/// Reads that wait for a tick at a time. Each takes a thread, of which the interface has 512 for all that takes time; appends
+/// must find one, too.
+pub const READS_WAITING_MAX: usize = 256;
 /// How long the keeper sleeps when nobody wakes it; bounds how late a missed wake-up is noticed.
 const KEEPER_PAUSE: Duration = Duration::from_millis(20);
 
@@ -77,7 +80,8 @@ pub struct Serving {
     ready: AtomicBool,
     /// Held while the frontier or the pointer moves.
     keeper: Mutex<()>,
-    waiting: Mutex<()>,
+    /// How many wait.
+    waiting: Mutex<usize>,
     advanced: Condvar,
 }
 
@@ -131,6 +135,9 @@ pub enum ServeError {
         /// The names there are.
         known: String,
     },
+    /// As many as may wait for a tick do.
+    #[error("{READS_WAITING_MAX} reads wait for a tick already\n  hint: ask again in a moment, or without at_least")]
+    TooManyWaiting,
     /// The tick did not become complete in time.
     #[error("tick {} was not complete after {waited_ms} ms, everything before {} is", .tick.0, .frontier.0)]
     TimedOut {
@@ -152,7 +159,7 @@ impl Default for Serving {
             current: ArcSwap::from_pointee(Served::new(0, Tick(0), BTreeMap::new(), Arc::new(History::new(0, 0)))),
             ready: AtomicBool::new(false),
             keeper: Mutex::new(()),
-            waiting: Mutex::new(()),
+            waiting: Mutex::new(0),
             advanced: Condvar::new(),
         }
     }
@@ -231,6 +238,7 @@ impl Serving {
         let started = Instant::now();
         let deadline = started + timeout.min(WAIT_MAX);
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refused = *waiting >= READS_WAITING_MAX;
         loop {
             let frontier = self.frontier();
             if self.ready.load(Ordering::Acquire) && tick < frontier {
@@ -240,7 +248,12 @@ impl Serving {
             if now >= deadline {
                 return Err(ServeError::TimedOut { tick, frontier, waited_ms: started.elapsed().as_millis() as u64 });
             }
+            if std::mem::take(&mut refused) {
+                return Err(ServeError::TooManyWaiting);
+            }
+            *waiting += 1;
             waiting = self.advanced.wait_timeout(waiting, deadline - now).unwrap_or_else(PoisonError::into_inner).0;
+            *waiting -= 1;
         }
     }
 

@@ -1,7 +1,7 @@
 //! A running dataflow in one process: the log, both layers, the clock that closes ticks, the schedule of batch cycles.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,6 +23,9 @@ const BATCH_SHARE: f64 = 0.25;
 /// Pause after a failed cycle; doubles with each further failure.
 const BACKOFF: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// Cycles and audits that clients have asked for and that wait, or run, at a time. Each takes a thread.
+pub const CYCLES_WAITING_MAX: usize = 16;
 
 /// Generations that are kept on disk, unless the options say otherwise.
 pub const KEEP_GENERATIONS: usize = 2;
@@ -98,6 +101,8 @@ struct Shared<E: Event> {
     serving: Arc<Serving>,
     options: ServerOptions,
     coordinator: Mutex<Coordinator>,
+    /// Cycles that clients asked for.
+    asked: AtomicUsize,
     progress: Mutex<Progress>,
     handovers: AtomicU64,
     started: Started,
@@ -142,6 +147,7 @@ impl<E: Event> Server<E> {
             node,
             serving,
             coordinator: Mutex::new(coordinator),
+            asked: AtomicUsize::new(0),
             progress: Mutex::new(Progress { last_handover: started.handover.clone(), ..Progress::default() }),
             handovers: AtomicU64::new(handovers),
             options,
@@ -251,6 +257,14 @@ impl<E: Event> Shared<E> {
                 }
             }
         }
+    }
+
+    /// As [`Shared::run_cycle`], for clients: so many may wait at a time.
+    fn asked<T>(&self, run: impl FnOnce() -> Result<T, CycleError>) -> Result<T, ServiceError> {
+        let before = self.asked.fetch_add(1, Ordering::AcqRel);
+        let ended = if before < CYCLES_WAITING_MAX { run().map_err(ServiceError::from) } else { Err(ServiceError::TooManyCycles) };
+        self.asked.fetch_sub(1, Ordering::AcqRel);
+        ended
     }
 
     fn run_cycle<T>(&self, cycle: Cycle, run: impl FnOnce(&mut Coordinator) -> Result<T, CycleError>) -> Result<T, CycleError> {
@@ -376,11 +390,11 @@ impl<E: Event> Service for Shared<E> {
     }
 
     fn cycle(&self, cycle: Cycle) -> Result<Handover, ServiceError> {
-        Ok(Shared::cycle(self, cycle)?)
+        self.asked(|| Shared::cycle(self, cycle))
     }
 
     fn audit(&self) -> Result<Vec<Audit>, ServiceError> {
-        Ok(self.run_cycle(Cycle::Full, |coordinator| coordinator.audit(Cycle::Full))?)
+        self.asked(|| self.run_cycle(Cycle::Full, |coordinator| coordinator.audit(Cycle::Full)))
     }
 }
 

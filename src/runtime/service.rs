@@ -124,6 +124,12 @@ pub enum ServiceError {
     /// The cycle ended without a handover.
     #[error(transparent)]
     Cycle(#[from] crate::layers::CycleError),
+    /// As many cycles as may wait do.
+    #[error(
+        "{} cycles wait already\n  hint: ask again when one has ended; GET /v1/status says what runs",
+        super::server::CYCLES_WAITING_MAX
+    )]
+    TooManyCycles,
     /// The dataflow reads JSON only.
     #[error("`{0}` has no line format of its own\n  hint: send JSON, one event a line")]
     NoLineFormat(String),

@@ -4,10 +4,10 @@ mod log_support;
 use columnar::{Columnar, Index};
 use lambdaflow::log::SimClock;
 use lambdaflow::log::{
-    APPEND_EVENTS_MAX, Block, Cursor, Durability, Event, Execution, Log, LogError, LogOptions, Partition, QUEUE_APPENDS_MAX, Tick, info,
-    verify,
+    APPEND_BYTES_MAX, APPEND_EVENTS_MAX, Block, Cursor, Durability, Event, Execution, Log, LogError, LogOptions, Partition,
+    QUEUE_APPENDS_MAX, Tick, info, verify,
 };
-use lambdaflow::storage::SimDisk;
+use lambdaflow::storage::{RealDisk, SimDisk};
 use log_support::*;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -331,6 +331,24 @@ fn a_bulk_load_is_acknowledged_as_a_whole_and_survives_a_power_cut() {
     let mut found = numbers(&read_all(&log));
     found.sort_unstable();
     assert_eq!(found, (0..count).collect::<Vec<_>>());
+}
+
+/// A bulk load of wide events was refused: a frame was measured every 4,096 events only, and had grown past what an append
+/// may have.
+#[test]
+fn wide_events_are_loaded_in_frames_that_an_append_may_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { durability: Durability::Memory, ..LogOptions::default() };
+    let log = Log::<Note>::open(Arc::new(RealDisk), SimClock::at(9) as _, dir.path(), options).unwrap();
+    let mut wide = Note { number: 0, text: "w".repeat(1 << 20) };
+    let count = (APPEND_BYTES_MAX / wide.text.len()) as u64 + 8;
+    let mut bulk = log.bulk();
+    for number in 0..count {
+        wide.number = number;
+        bulk.push(&wide).unwrap();
+    }
+    assert_eq!(bulk.finish().unwrap().events(), count);
+    assert_eq!(log.events_total(), count);
 }
 
 #[test]

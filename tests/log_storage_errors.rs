@@ -2,7 +2,9 @@
 mod log_support;
 
 use lambdaflow::log::SimClock;
-use lambdaflow::log::{BULK_FRAMES_IN_FLIGHT_MAX, Execution, GROUP_EVENTS_MAX, LogError, LogOptions, LogReader, Tick, info, verify};
+use lambdaflow::log::{
+    BULK_FRAMES_IN_FLIGHT_MAX, Execution, GROUP_EVENTS_MAX, LogError, LogOptions, LogReader, SEAL_BACKLOG_MAX, Tick, info, verify,
+};
 use lambdaflow::storage::{Bytes, Disk, DiskFile, Effect, Entry, Fault, FaultDisk, LockGuard, Operation, SimDisk};
 use log_support::*;
 use std::path::Path;
@@ -255,10 +257,11 @@ fn interrupted_reads_are_retried() {
     assert_eq!(numbers(&read_all(&log)), (0..9).collect::<Vec<_>>());
 }
 
-/// A disk whose syncs wait at a gate.
+/// A disk whose syncs wait at a gate: those of files with this in their names.
 struct Stalled {
     inner: SimDisk,
     gate: Arc<Gate>,
+    stalls: &'static str,
 }
 
 #[derive(Default)]
@@ -308,7 +311,11 @@ impl Disk for Stalled {
         self.inner.list(dir)
     }
     fn create(&self, file: &Path) -> std::io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(StalledFile(self.inner.create(file)?, Arc::clone(&self.gate))))
+        let created = self.inner.create(file)?;
+        if !file.to_string_lossy().contains(self.stalls) {
+            return Ok(created);
+        }
+        Ok(Box::new(StalledFile(created, Arc::clone(&self.gate))))
     }
     fn read(&self, file: &Path) -> std::io::Result<Vec<u8>> {
         self.inner.read(file)
@@ -333,7 +340,7 @@ impl Disk for Stalled {
 #[test]
 fn a_disk_that_stalls_holds_producers_back_and_readers_go_on() {
     let gate = Arc::new(Gate::default());
-    let disk = Arc::new(Stalled { inner: SimDisk::new(), gate: Arc::clone(&gate) });
+    let disk = Arc::new(Stalled { inner: SimDisk::new(), gate: Arc::clone(&gate), stalls: "" });
     let clock = SimClock::at(100);
     let log = open_on(disk, &clock, LogOptions::default()).unwrap();
     log.append(notes(0..5)).unwrap();
@@ -369,9 +376,46 @@ fn a_disk_that_stalls_holds_producers_back_and_readers_go_on() {
 }
 
 #[test]
+fn segments_that_cannot_be_sealed_hold_appends_back() {
+    let (gate, sim) = (Arc::new(Gate::default()), SimDisk::new());
+    let disk = Arc::new(Stalled { inner: sim.clone(), gate: Arc::clone(&gate), stalls: ".seg" });
+    let clock = SimClock::at(100);
+    let log = open_on(disk, &clock, LogOptions { segment_bytes_max: 2_000, ..LogOptions::default() }).unwrap();
+    gate.set_closed(true);
+    let (appended, total) = (AtomicU64::new(0), 600);
+    let active = || sim.files().keys().filter(|path| path.extension().is_some_and(|kind| kind == "active")).count();
+    std::thread::scope(|scope| {
+        let appending = scope.spawn(|| {
+            for number in 0..total {
+                log.append(notes(number..number + 1)).unwrap();
+                appended.store(number + 1, Ordering::SeqCst);
+            }
+        });
+        gate.wait_for_someone();
+        // Those that wait, the one being sealed, the one being written to.
+        let most = SEAL_BACKLOG_MAX + 2;
+        while active() < SEAL_BACKLOG_MAX + 1 {
+            std::thread::yield_now();
+        }
+        for _ in 0..20 {
+            clock.pass(10);
+            log.advance().unwrap();
+            assert!(active() <= most, "{} segments are not sealed", active());
+        }
+        let held = appended.load(Ordering::SeqCst);
+        assert!(held < total / 2, "{held} events were taken in");
+        assert_eq!(read_all(&log).len() as u64, log.events_total(), "readers go on");
+        gate.set_closed(false);
+        appending.join().unwrap();
+    });
+    assert_eq!(numbers(&read_all(&log)), (0..total).collect::<Vec<_>>());
+    log.close().unwrap();
+}
+
+#[test]
 fn nothing_is_acknowledged_while_the_disk_stalls() {
     let gate = Arc::new(Gate::default());
-    let disk = Arc::new(Stalled { inner: SimDisk::new(), gate: Arc::clone(&gate) });
+    let disk = Arc::new(Stalled { inner: SimDisk::new(), gate: Arc::clone(&gate), stalls: "" });
     let log = open_on(disk, &SimClock::at(100), LogOptions::default()).unwrap();
     log.append(notes(0..1)).unwrap();
     gate.set_closed(true);

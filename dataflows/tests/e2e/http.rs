@@ -351,6 +351,17 @@ fn more_cycles_than_may_wait_are_refused() {
 }
 
 #[test]
+fn a_request_with_too_many_keys_is_refused() {
+    let (_dir, server) = serve(&[]);
+    let keys = |count: usize| (0..count).map(|n| format!("key=[%22/e/{n}%22,0]&")).collect::<String>();
+    let ask = |count| raw(&server, &format!("GET /v1/views/hits/get?{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", keys(count)));
+    let answer = ask(2_000);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let answer = ask(4_000);
+    assert!(answer.starts_with("HTTP/1.1 414 "), "{answer}");
+}
+
+#[test]
 fn a_body_over_the_limit_is_refused_before_it_is_sent() {
     let (_dir, server) = serve(&[]);
     let length = (64 << 20) + 1;

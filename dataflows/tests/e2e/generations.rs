@@ -8,18 +8,10 @@ use serde_json::Value;
 use super::harness::*;
 
 /// Steps of freezing, committing and switching, at each of which the program is killed.
-const STEPS: [Step; 10] = [
-    Step::RunsBeforeFooter,
-    Step::RunsBeforeSync,
-    Step::RunsAfterSync,
-    Step::ManifestBeforeWrite,
-    Step::ManifestAfterWrite,
-    Step::ManifestBeforeRemove,
-    Step::ManifestAfterRemove,
-    Step::HandoverBeforeAdopt,
-    Step::HandoverBeforeSwitch,
-    Step::HandoverAfterSwitch,
-];
+fn steps() -> Vec<Step> {
+    let ours = |step: &Step| ["runs.", "manifest.", "handover."].iter().any(|kind| step.name().starts_with(kind));
+    Step::ALL.into_iter().filter(ours).collect()
+}
 
 fn started(server: &Serving) -> String {
     server.get("/v1/status", &[]).ok()["started"].as_str().expect("a sentence").to_owned()
@@ -35,7 +27,8 @@ fn a_kill_at_any_step_of_a_handover_costs_nothing() {
         return skip("a_kill_at_any_step_of_a_handover_costs_nothing", "release builds have no failpoints");
     }
     let mut restored = 0;
-    for (number, step) in STEPS.iter().enumerate() {
+    let steps = steps();
+    for (number, step) in steps.iter().enumerate() {
         let (dir, context) = (Dir::new(), format!("killed at {}", step.name()));
         let log = dir.at("log");
         let workers = (1 + number % 2).to_string();
@@ -76,7 +69,7 @@ fn a_kill_at_any_step_of_a_handover_costs_nothing() {
         assert!(events.len() as u64 > acknowledged, "{context}: {} events of {acknowledged}", events.len());
         assert_same_answers(&expected(&events), &answers, &context);
     }
-    assert_eq!(restored, STEPS.len(), "there was a generation to go on from in each case");
+    assert_eq!((restored, steps.len()), (steps.len(), 10), "there was a generation to go on from in each case");
 }
 
 fn runs_in(log: &str) -> Vec<PathBuf> {

@@ -197,6 +197,7 @@ fn concurrent_appends_of_producers_share_syncs_and_are_stored_once_each() {
     for number in numbers(&read_all(&log)) {
         found.entry(number / 1_000_000).or_default().push(number);
     }
+    assert_eq!(found.len(), producers as usize, "of each producer something was stored");
     for (producer, found) in found {
         let due: Vec<u64> = (0..count).flat_map(|sequence| batch(producer, sequence)).map(|note| note.number).collect();
         assert_eq!(found, due, "of producer {producer}");

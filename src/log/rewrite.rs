@@ -150,8 +150,10 @@ pub(crate) struct PartitionWriter<'a, E: Event> {
     partition: Partition,
     /// The offset after the last block that was written.
     next: Offset,
-    /// Blocks that become one.
+    /// Blocks that become one; how many events and columnar bytes they have together.
     group: Vec<Arc<Rows<E>>>,
+    group_events: usize,
+    group_bytes: usize,
     segment: Option<SegmentWriter>,
     written: Written,
 }
@@ -160,17 +162,19 @@ impl<'a, E: Event> PartitionWriter<'a, E> {
     /// Starts at offset 0.
     pub fn new(new: &'a NewLog<'a>, partition: Partition) -> Self {
         let written = Written { end: Offset(0), last_tick: Tick::ZERO, events: 0, segments: 0, bytes: 0 };
-        PartitionWriter { new, partition, next: Offset(0), group: Vec::new(), segment: None, written }
+        PartitionWriter { new, partition, next: Offset(0), group: Vec::new(), group_events: 0, group_bytes: 0, segment: None, written }
     }
 
     /// Adds a block; offsets between it and the one before have no events.
     pub fn push(&mut self, rows: Arc<Rows<E>>) -> Result<(), LogError> {
-        let with = |count: fn(&Rows<E>) -> usize| self.group.iter().chain([&rows]).map(|rows| count(rows)).sum::<usize>();
-        let full = with(Rows::events) > self.new.options.block_events_max || with(Rows::column_bytes) > BLOCK_BYTES_MAX;
+        let (events, bytes) = (rows.events(), rows.column_bytes());
+        let full = self.group_events + events > self.new.options.block_events_max || self.group_bytes + bytes > BLOCK_BYTES_MAX;
         if full {
             self.write_group()?;
         }
         self.group.push(rows);
+        self.group_events += events;
+        self.group_bytes += bytes;
         Ok(())
     }
 
@@ -181,6 +185,7 @@ impl<'a, E: Event> PartitionWriter<'a, E> {
         let damaged = |what| LogError::damaged_file(&partition_dir(&self.new.dir, self.partition), 0, what);
         let rows = Rows::try_merge_from(self.next, &self.group).map_err(damaged)?;
         self.group.clear();
+        (self.group_events, self.group_bytes) = (0, 0);
         self.write(&rows)
     }
 

@@ -176,6 +176,34 @@ fn a_reader_beside_a_restart_that_merges_sees_all_events() {
     }
 }
 
+/// The table of producers, which every segment has, counted as if it were events: a large one made each small segment too large
+/// to be merged, and every restart left one more.
+#[test]
+fn a_large_table_of_producers_keeps_no_small_segments_apart() {
+    let (disk, clock) = (SimDisk::new(), SimClock::at(1_000));
+    let options = LogOptions { segment_bytes_max: 60_000, ..inline() };
+    let log = open(&disk, &clock, options.clone()).unwrap();
+    for sequence in 0..100 {
+        for producer in 0..20 {
+            log.append_as(&format!("p{producer}"), sequence, notes(0..1)).unwrap();
+        }
+    }
+    log.close().unwrap();
+    drop(open(&disk, &clock, options.clone()).unwrap());
+    let table = disk.files()[partition_files(&disk, ".seg").last().unwrap()].len();
+    assert!(table > 60_000, "{table} bytes");
+    let before = segments(&disk);
+    for restart in 0..30 {
+        let log = open(&disk, &clock, options.clone()).unwrap();
+        log.append_as("p7", 100 + restart, notes(0..1)).unwrap();
+        log.close().unwrap();
+    }
+    assert!(segments(&disk) <= before + 6, "{before} segments, then {}", segments(&disk));
+    let log = open(&disk, &clock, options).unwrap();
+    assert_eq!(log.append_as("p7", 129, notes(0..1)).unwrap().first_offset().0, 2_029);
+    assert_eq!(log.events_total(), 2_030);
+}
+
 #[test]
 fn what_is_large_enough_is_left_alone() {
     let (disk, clock) = (SimDisk::new(), SimClock::at(1_000));

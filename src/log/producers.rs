@@ -202,10 +202,12 @@ impl Producers {
         self
     }
 
-    /// Remembers what comes after this.
+    /// Remembers what comes after this, and of it what is not known yet.
     pub fn extend(&mut self, later: &Producers) {
         for (producer, entries) in &later.0 {
-            entries.iter().for_each(|entry| self.remember(producer, *entry));
+            let newest = self.0.get(producer).and_then(|entries| entries.back()).map(|entry| entry.sequence);
+            let anew = entries.iter().filter(|entry| newest.is_none_or(|newest| entry.sequence > newest));
+            anew.for_each(|entry| self.remember(producer, *entry));
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! blocks, one after the other (see `frame.rs`)
-//! table of producers as it stood at the segment's end (see `producers.rs`)
+//! table of producers as it stood at the segment's end, or at that of the log that was copied (see `producers.rs`)
 //! index, per block: position in the file 8, first offset 8, events 4, CRC32C that ends the block's header 4, first tick 8,
 //!     last tick 8, offset after the last 8
 //! footer, 96 bytes at the end of the file:

@@ -251,6 +251,116 @@ fn a_log_without_its_log_json_is_salvaged_by_what_its_segments_say() {
     assert!(report.lost.is_empty() && report.notes.iter().any(|note| note.contains("the segments are of log")), "{report:?}");
 }
 
+/// Six appends of a producer in a segment each, which nothing merges; closed.
+fn numbered_segments() -> SimDisk {
+    let (disk, clock) = (SimDisk::new(), SimClock::at(100));
+    let options = LogOptions { segment_bytes_max: 1, ..inline() };
+    let log = open(&disk, &clock, options.clone()).unwrap();
+    for sequence in 0..6 {
+        log.append_as("p", sequence, notes(sequence..sequence + 1)).unwrap();
+    }
+    log.close().unwrap();
+    open(&disk, &clock, options).unwrap().close().unwrap();
+    assert_eq!(partition_files(&disk, ".seg").len(), 6);
+    disk
+}
+
+/// Repeats so many of the appends in a copy, each of which it is to know; returns the copy.
+fn repeat_in_copy(disk: &SimDisk, target: &Path, count: u64) -> lambdaflow::log::Log<Note> {
+    let options = inline();
+    let log = lambdaflow::log::Log::open_existing(Arc::new(disk.clone()), SimClock::at(0) as Arc<dyn Clock>, target, options).unwrap();
+    let before = log.events_total();
+    for sequence in 0..count {
+        assert_eq!(log.append_as("p", sequence, notes(sequence..sequence + 1)).unwrap().first_offset(), Offset(sequence));
+    }
+    assert_eq!(log.events_total(), before, "nothing was stored a second time");
+    log
+}
+
+/// With the newest segment's footer gone, salvage went back to an older table of producers, or to none in a rewritten log, and
+/// said nothing: what a producer repeated then was stored twice. Now a rewritten log has the last table in all segments, and
+/// what is not known is a loss.
+#[test]
+fn salvage_lists_what_is_not_known_of_producers_and_a_rewritten_log_has_their_table_in_every_segment() {
+    let image = numbered_segments();
+    let small = LogOptions { segment_bytes_max: 1, block_events_max: 1, ..inline() };
+    let rewritten = Path::new("/place/rewritten");
+    assert_eq!(rewrite::<Note>(&image, dir(), rewritten, &small).unwrap().segments, 6);
+    for (source, damaged, unknown, known) in [(dir(), 5, true, 5), (dir(), 3, false, 6), (rewritten, 5, true, 6)] {
+        let disk = image.after_kill();
+        let is_segment = |path: &PathBuf| path.starts_with(source) && path.extension().is_some_and(|kind| kind == "seg");
+        let path = disk.files().into_keys().filter(is_segment).nth(damaged).unwrap();
+        let mut bytes = disk.files()[&path].clone();
+        let footer = bytes.len() - 20;
+        bytes[footer] ^= 1;
+        disk.plant(&path, &bytes);
+        let report = salvage::<Note>(&disk, source, target(), &small).unwrap();
+        assert_eq!((&report.lost[..], report.copy.events), (&[][..], 6));
+        let ranges: Vec<(u64, u64)> = report.producers_lost.iter().map(|lost| (lost.from.0, lost.to.0)).collect();
+        assert_eq!(ranges, if unknown { vec![(5, 6)] } else { vec![] }, "{source:?} {damaged}");
+        assert_eq!(report.is_whole(), !unknown);
+        let salvaged = String::from_utf8(disk.files()[&target().join("salvaged.json")].clone()).unwrap();
+        assert_eq!(salvaged.contains("\"producers_lost\":[]"), !unknown, "{salvaged}");
+        let log = repeat_in_copy(&disk, target(), known);
+        if known < 6 {
+            log.append_as("p", 5, notes(5..6)).unwrap();
+            assert_eq!(log.events_total(), 7, "it is listed because this happens");
+        }
+    }
+}
+
+/// A segment that a crash left active and sealed was read twice: its producers' appends, which its table had already, emptied the
+/// window, so all retries but the last were refused.
+#[test]
+fn salvage_of_a_segment_that_is_there_sealed_and_active_knows_the_whole_window_of_its_producers() {
+    let (disk, clock) = (SimDisk::new(), SimClock::at(100));
+    let options = LogOptions { segment_bytes_max: 1, ..inline() };
+    let log = open(&disk, &clock, inline()).unwrap();
+    for sequence in 0..4 {
+        log.append_as("p", sequence, notes(sequence..sequence + 1)).unwrap();
+    }
+    log.close().unwrap();
+    open(&disk, &clock, options.clone()).unwrap().append_as("p", 4, notes(4..5)).unwrap();
+    let disk = disk.after_kill();
+    let active = partition_files(&disk, ".active").remove(0);
+    let content = disk.files()[&active].clone();
+    drop(open(&disk, &clock, options).unwrap());
+    let disk = disk.after_kill();
+    disk.plant(&active, &content);
+    assert_eq!(partition_files(&disk, ".seg").len(), 2);
+    assert!(salvage::<Note>(&disk, dir(), target(), &inline()).unwrap().is_whole());
+    repeat_in_copy(&disk, target(), 5);
+}
+
+/// With `redactions.json` damaged a log could be neither opened nor salvaged, and `verify` gave up. Opening still refuses; salvage
+/// takes each rewritten segment for the one that counts, so that nothing removed comes back, and `verify` lists the damage.
+#[test]
+fn a_log_with_a_damaged_list_of_redactions_is_salvaged_without_what_was_removed() {
+    let (disk, due, segments) = closed_log();
+    let before = disk.files();
+    let options = LogOptions { segment_bytes_max: 2_000, ..inline() };
+    let request = RedactRequest { conditions: vec!["number = 23".parse().unwrap()], why: "test".to_string(), options };
+    assert_eq!(redact::<Note>(Arc::new(disk.clone()), SimClock::at(100), dir(), &request).unwrap().matching_total(), 1);
+    let list = dir().join("redactions.json");
+    let mut bytes = disk.files()[&list].clone();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    // Carried out, and counting already with its segment not in its place yet.
+    let rewritten = PathBuf::from(format!("{}.redacted-1", segments[1].display()));
+    let (done, pending) = (disk.after_kill(), disk.after_kill());
+    pending.plant(&rewritten, &disk.files()[&segments[1]]);
+    pending.plant(&segments[1], &before[&segments[1]]);
+    let left: Vec<Placed> = due.into_iter().filter(|placed| placed.note.number != 23).collect();
+    for disk in [done, pending] {
+        disk.plant(&list, &bytes);
+        let survey = verify(&disk, dir()).unwrap();
+        assert_eq!(survey.damage.iter().map(|damage| &damage.file).collect::<Vec<_>>(), [&list]);
+        assert!(matches!(open(&disk, &SimClock::at(0), inline()), Err(LogError::Damaged(damage)) if damage.file == list));
+        let report = check_salvage(&disk, &left, &[60]);
+        assert!(report.is_whole() && report.notes.iter().any(|note| note.contains("redactions.json")), "{report:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(random_cases(120))]
     #[test]

@@ -339,3 +339,43 @@ fn a_rewritten_log_has_one_type_and_producers_go_on() {
         assert_eq!(log.append_as("p", 2, vec![v2(2)]).unwrap().first_offset(), Offset(2));
     }
 }
+
+/// The same rows as [`Order`], of a program that knows no earlier type.
+#[derive(Clone, Debug, PartialEq, Columnar, Serialize, Deserialize)]
+struct Alone {
+    id: String,
+    item: String,
+    pieces: u32,
+    gift: bool,
+}
+
+impl Event for Alone {
+    const NAME: &'static str = "order";
+    const VERSION: u32 = 3;
+    const FIELDS: &'static [&'static str] = &["id: String", "item: String", "pieces: u32", "gift: bool"];
+}
+
+/// Without `log.json` the program's type was taken to be number 0, the oldest: old events were read as new ones, with other
+/// meanings, and the new ones were lost. Now the highest number is the program's, and those below it its earlier types, or lost.
+#[test]
+fn without_its_log_json_an_evolved_log_is_salvaged_by_the_numbers_of_its_types() {
+    let (disk, due) = three_programs(&LogOptions { segment_bytes_max: 1, ..inline() });
+    disk.plant(&dir().join("log.json"), b"rubbish");
+    let (known, alone) = (Path::new("/place/known"), Path::new("/place/alone"));
+    let report = salvage::<Order>(&disk, dir(), known, &inline()).unwrap();
+    assert!(report.is_whole() && report.notes[0].contains("and of the 2 before it"), "{report:?}");
+    let copy = LogReader::<Order>::open(&disk, known).unwrap();
+    assert_eq!(read(copy.cursor(Tick::ZERO)).into_iter().map(|(_, _, order)| order).collect::<Vec<_>>(), due);
+    let report = salvage::<Alone>(&disk, dir(), alone, &inline()).unwrap();
+    assert!(report.notes[0].contains("cannot be told apart"), "{report:?}");
+    // The last of the earlier ones was sealed, and so converted, by the newest program.
+    let lost = &report.lost;
+    assert!(lost[0].from == Offset(0) && lost.last().unwrap().to == Offset(19) && lost[0].why.contains("event type number"), "{lost:?}");
+    assert_eq!(lost.iter().map(|lost| lost.to.0 - lost.from.0).sum::<u64>(), 19, "{lost:?}");
+    let copy = LogReader::<Alone>::open(&disk, alone).unwrap();
+    let newest = due[19..].iter().map(|order| (order.id.clone(), order.pieces));
+    assert_eq!(
+        read(copy.cursor(Tick::ZERO)).into_iter().map(|(_, _, order)| (order.id, order.pieces)).collect::<Vec<_>>(),
+        newest.collect::<Vec<_>>()
+    );
+}

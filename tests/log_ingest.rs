@@ -1,7 +1,7 @@
 //! Lines on their way into a log: what is an event, what is not, and what is there already (rows I1, I3, I5 to I8).
 mod log_support;
 
-use lambdaflow::log::{Log, LogError, LogOptions, PRODUCER_WINDOW, Partition, ProducerError, SimClock};
+use lambdaflow::log::{Execution, Log, LogError, LogOptions, PRODUCER_WINDOW, Partition, ProducerError, SimClock};
 use lambdaflow::prelude::*;
 use lambdaflow::runtime::{
     BATCH_LINES_MAX, BatchCutter, IngestError, IngestOptions, Ingested, LINE_BYTES_MAX, OnError, ProducerMemory, Program, ingest,
@@ -106,6 +106,27 @@ fn an_input_that_is_given_again_is_stored_once_and_one_that_differs_is_refused()
     let read = read_all(&log);
     let of = |partition| read.iter().filter(move |placed| placed.partition == Partition(partition)).map(|placed| placed.note.number);
     assert!((0..2).any(|partition| of(partition).take(count as usize).eq(0..count)), "in the order of the lines");
+}
+
+/// Batches went to the log four at a time before the first was compared: when one differed from what was stored, new ones after
+/// it were stored all the same, and the input was in the log with a gap.
+#[test]
+fn nothing_is_stored_after_a_batch_that_differs() {
+    let batch = BATCH_LINES_MAX as u64;
+    let whole = lines(0, 5 * batch);
+    let stored = lines(0, 2 * batch);
+    for execution in [Execution::Threads, Execution::Inline] {
+        let log = open(&SimDisk::new(), &SimClock::at(5), LogOptions { execution, ..LogOptions::default() }).unwrap();
+        take(&log, stored.as_bytes(), as_producer("p")).unwrap();
+        let changed = format!("{{\"number\":{},", batch + 7);
+        match take(&log, whole.replacen(&changed, "{\"number\":0,", 1).as_bytes(), as_producer("p")) {
+            Err(IngestError::Log(LogError::Producer(ProducerError::Differs { sequence: 1, expected: 2, .. }))) => {}
+            other => panic!("{execution:?}: {other:?}"),
+        }
+        assert_eq!(log.events_total(), 2 * batch, "{execution:?}");
+        assert_eq!(take(&log, whole.as_bytes(), as_producer("p")).unwrap().accepted, 5 * batch);
+        assert_eq!(log.events_total(), 5 * batch, "{execution:?}: the same input goes on where it ended");
+    }
 }
 
 #[test]

@@ -118,6 +118,12 @@ fn a_partition_remembers_so_many_producers_and_refuses_the_next() {
     append(&log, 5, 1).expect("and so do the producers that are known");
 }
 
+/// Where the table of producers of a sealed segment starts: after its blocks.
+fn table_at(segment: &[u8]) -> usize {
+    let at = segment.len() - 96 + 64;
+    u64::from_le_bytes(segment[at..at + 8].try_into().unwrap()) as usize
+}
+
 #[test]
 fn opening_reads_one_table_and_not_the_log() {
     let (disk, clock) = (SimDisk::new(), SimClock::at(100));
@@ -126,14 +132,26 @@ fn opening_reads_one_table_and_not_the_log() {
         append(&log, 0, sequence).unwrap();
     }
     log.close().unwrap();
-    // All blocks but those of the newest segment are damaged, which nobody notices who does not read them.
+    // All blocks are damaged, and all tables but that of the newest segment, which nobody notices who does not read them.
     let segments = partition_files(&disk, ".seg");
     assert!(segments.len() > 20);
+    let (newest, older) = segments.split_last().unwrap();
     for segment in &segments {
         let mut bytes = disk.files()[segment].clone();
         bytes[100] ^= 1;
+        let table = table_at(&bytes);
+        bytes[table + 20] ^= u8::from(segment != newest);
         disk.plant(segment, &bytes);
     }
+    let found = verify(&disk, dir()).unwrap().damage;
+    assert_eq!(found.iter().filter(|damage| damage.what.contains("of the table of producers")).count(), older.len());
+    let in_newest = disk.after_kill();
+    let mut bytes = in_newest.files()[newest].clone();
+    let table = table_at(&bytes);
+    bytes[table + 20] ^= 1;
+    in_newest.plant(newest, &bytes);
+    let refused = open(&in_newest, &clock, LogOptions { segment_bytes_max: 1, ..inline() }).err().unwrap();
+    assert!(matches!(&refused, LogError::Damaged(damage) if damage.byte == table as u64), "{refused}");
     let log = open(&disk, &clock, LogOptions { segment_bytes_max: 1, ..inline() }).unwrap();
     let ack = append(&log, 0, 250).unwrap();
     assert!(ack.first_offset() < Offset(600) && ack.count() == 2);
@@ -197,6 +215,7 @@ fn concurrent_appends_of_producers_share_syncs_and_are_stored_once_each() {
     for number in numbers(&read_all(&log)) {
         found.entry(number / 1_000_000).or_default().push(number);
     }
+    assert_eq!(found.len(), producers as usize, "of each producer something was stored");
     for (producer, found) in found {
         let due: Vec<u64> = (0..count).flat_map(|sequence| batch(producer, sequence)).map(|note| note.number).collect();
         assert_eq!(found, due, "of producer {producer}");

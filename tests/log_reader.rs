@@ -2,9 +2,10 @@
 mod log_support;
 
 use lambdaflow::log::SimClock;
-use lambdaflow::log::{Block, BulkAppender, Cursor, Log, LogOptions, LogReader, Tick, WakerGuard, verify};
-use lambdaflow::storage::SimDisk;
+use lambdaflow::log::{Block, BulkAppender, Cursor, Log, LogError, LogOptions, LogReader, Tick, WakerGuard, verify};
+use lambdaflow::storage::{Effect, Fault, FaultDisk, Operation, SimDisk};
 use log_support::*;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 #[test]
@@ -64,4 +65,20 @@ fn logs_blocks_and_cursors_can_be_given_to_other_threads() {
     shared::<WakerGuard>();
     given::<Cursor<Note>>();
     given::<BulkAppender<Note>>();
+}
+
+/// A program with a new event type replaces `log.json` beside a reader: what the reader had read of it stayed as it was however
+/// often it looked again, so blocks of the new type were damage to it. Now it reads the document anew each time.
+#[test]
+fn a_reader_looks_again_at_the_document_that_says_what_the_log_is() {
+    let (sim, disk) = {
+        let sim = SimDisk::new();
+        (sim.clone(), FaultDisk::new(Arc::new(sim)))
+    };
+    open(&sim, &SimClock::at(7), LogOptions::default()).unwrap().append(notes(0..3)).unwrap();
+    let (operation, effect) = (Operation::Read, Effect::FailBefore(5));
+    disk.inject(Fault { operation, path_contains: "log.json".to_string(), after: 0, times: 1, effect });
+    assert_eq!(LogReader::<Note>::open(&disk, dir()).unwrap().events_total(), 3);
+    disk.inject(Fault { operation, path_contains: "log.json".to_string(), after: 0, times: u64::MAX, effect });
+    assert!(matches!(LogReader::<Note>::open(&disk, dir()), Err(LogError::Storage { .. })), "what stays is told");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::log::{self, Event, LogError, LogOptions, RedactRequest, SystemClock};
 use crate::runs::store::DIRECTORY;
-use crate::storage::RealDisk;
+use crate::storage::{Disk, RealDisk};
 
 use super::Failure;
 use super::arguments::{Format, LogCopy, LogInfo, LogRedact, LogVerify};
@@ -82,7 +82,8 @@ fn remove_generations(dir: &Path) -> Result<(), LogError> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(LogError::Storage { action: "remove", path: generations, source: Arc::new(error) })
         }
-        _ => Ok(()),
+        // What was computed from events that are about to be removed must not come back after a power cut.
+        _ => RealDisk.sync_dir(dir).map_err(|source| LogError::Storage { action: "sync", path: dir.to_owned(), source: Arc::new(source) }),
     }
 }
 
@@ -169,7 +170,7 @@ pub(super) fn rewrite<E: Event>(arguments: &LogCopy) -> Result<u8, Failure> {
 /// Exit code 3 if anything is lost.
 pub(super) fn salvage<E: Event>(arguments: &LogCopy) -> Result<u8, Failure> {
     let report = log::salvage::<E>(&RealDisk, &arguments.dir, &arguments.target, &LogOptions::default())?;
-    let code = if report.lost.is_empty() { 0 } else { 3 };
+    let code = if report.is_whole() { 0 } else { 3 };
     let mut out = std::io::stdout().lock();
     if arguments.format == Format::Json {
         writeln!(out, "{}", serde_json::to_string(&report).map_err(std::io::Error::from)?)?;
@@ -177,6 +178,11 @@ pub(super) fn salvage<E: Event>(arguments: &LogCopy) -> Result<u8, Failure> {
     }
     for lost in &report.lost {
         writeln!(out, "lost: partition {} offsets {} to {}: {}", lost.partition.0, lost.from.0, lost.to.0, lost.why)?;
+    }
+    for lost in &report.producers_lost {
+        let (partition, from, to) = (lost.partition.0, lost.from.0, lost.to.0);
+        writeln!(out, "lost: what producers appended to partition {partition} at offsets {from} to {to}: {}", lost.why)?;
+        writeln!(out, "  hint: compare before anything of it is sent again: it would be stored a second time")?;
     }
     for note in &report.notes {
         writeln!(out, "note: {note}")?;

@@ -104,8 +104,8 @@ struct Group<E: Event> {
 enum Answer {
     /// Events of this group: how many come before, how many there are.
     Fresh { before: u64, count: u64 },
-    /// An append that is in the log, or in this group.
-    Repeat { claim: Claim },
+    /// An append that is in the log: what was remembered of it when it was judged, as the group's own appends may push it out.
+    Repeat(Entry),
 }
 
 struct OpenFile {
@@ -144,14 +144,11 @@ impl Lane {
         let group = self.form_group(core, jobs);
         let mut waiting = group.replies;
         let (partition, first_offset) = (self.partition, self.end);
-        let mut acknowledge = |tick, producers: &Producers| {
+        let mut acknowledge = |tick| {
             for (reply, answer) in waiting.drain(..) {
                 let ack = match answer {
                     Answer::Fresh { before, count } => Ack { tick, partition, first_offset: first_offset.plus(before), count },
-                    Answer::Repeat { claim } => {
-                        let entry = producers.entry(&claim.producer, claim.sequence).expect("judged as remembered");
-                        Ack { tick: entry.tick, partition, first_offset: entry.first_offset, count: entry.events }
-                    }
+                    Answer::Repeat(entry) => Ack { tick: entry.tick, partition, first_offset: entry.first_offset, count: entry.events },
                 };
                 // A caller that went away does not need its answer.
                 let _ = reply.send(Ok(ack));
@@ -159,7 +156,7 @@ impl Lane {
             core.wake();
         };
         let written = match group.columns.is_empty() {
-            true => core.check_running().map(|()| acknowledge(Tick::ZERO, &self.producers)),
+            true => core.check_running().map(|()| acknowledge(Tick::ZERO)),
             false => self.write_group(core, group.columns, group.claims, &mut acknowledge),
         };
         if let Err(error) = written {
@@ -184,8 +181,11 @@ impl Lane {
                         self.producers.remember(&claim.producer, entry);
                         group.claims.push(claim);
                     }
-                    Ok(Verdict::Repeat) => {
-                        group.replies.push((reply, Answer::Repeat { claim }));
+                    Ok(Verdict::Repeat(entry)) => {
+                        // Of this group, as it has no tick yet: it is answered with the group's.
+                        let before = entry.first_offset.0.checked_sub(self.end.0).filter(|_| entry.tick == Tick::ZERO);
+                        let first = |before| Answer::Fresh { before, count: entry.events };
+                        group.replies.push((reply, before.map_or(Answer::Repeat(entry), first)));
                         continue;
                     }
                     Err(error) => {
@@ -206,7 +206,7 @@ impl Lane {
         core: &Core<E>,
         columns: Vec<ContainerOf<E>>,
         claims: Vec<Claim>,
-        acknowledge: &mut dyn FnMut(Tick, &Producers),
+        acknowledge: &mut dyn FnMut(Tick),
     ) -> Result<(), LogError> {
         core.check_running()?;
         self.make_room(core)?;
@@ -229,7 +229,7 @@ impl Lane {
         let end = rows.end;
         if core.durability == Durability::Memory {
             publish(Arc::clone(&rows));
-            acknowledge(tick, &self.producers);
+            acknowledge(tick);
         }
         reach(Step::AppendBeforeWrite);
         append_all(&mut *open.file, bytemuck::cast_slice(&self.frame))
@@ -246,7 +246,7 @@ impl Lane {
         open.bytes += bytes;
         self.end = end;
         core.land(self.partition, end);
-        acknowledge(tick, &self.producers);
+        acknowledge(tick);
         Ok(())
     }
 
@@ -297,4 +297,68 @@ fn join<E: Event>(mut columns: Vec<ContainerOf<E>>) -> ContainerOf<E> {
         joined.extend_from_self(part.borrow(), 0..part.len());
     }
     joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::meta::Meta;
+    use crate::log::{Execution, LogOptions, PRODUCER_WINDOW, SimClock};
+    use crate::storage::{Disk, SimDisk};
+    use columnar::Columnar;
+    use crossbeam::channel::bounded;
+    use serde::{Deserialize, Serialize};
+    use std::path::Path;
+
+    #[derive(Clone, Debug, Columnar, Serialize, Deserialize)]
+    struct Number {
+        number: u64,
+    }
+
+    impl Event for Number {
+        const NAME: &'static str = "number";
+        const VERSION: u32 = 1;
+        const FIELDS: &'static [&'static str] = &["number: u64"];
+    }
+
+    fn core() -> Core<Number> {
+        let (disk, dir) = (SimDisk::new(), Path::new("/place/log"));
+        disk.create_dir(dir).unwrap();
+        let meta = Meta::create::<Number>(&disk, dir, 1).unwrap();
+        let options = LogOptions { execution: Execution::Inline, ..LogOptions::default() };
+        Core::recover(Arc::new(disk), SimClock::at(100), dir, &options, meta).unwrap()
+    }
+
+    /// Commits appends of one producer as one group; each has as many events as its number says.
+    fn commit(core: &Core<Number>, sequences: impl IntoIterator<Item = u64>) -> Vec<Ack> {
+        let job = |sequence: u64| {
+            let events: Vec<Number> = (0..=sequence % 3).map(|place| Number { number: 10 * sequence + place }).collect();
+            let (reply, answer) = bounded(1);
+            let claim = Some(Claim { producer: Arc::from("p"), sequence, digest: sequence });
+            (Job { columns: Number::as_columns(events.iter()), bytes: 8 * events.len(), claim, reply }, answer)
+        };
+        let (jobs, answers): (Vec<_>, Vec<_>) = sequences.into_iter().map(job).unzip();
+        crate::log::core::lock(&core.lanes[0]).commit(core, jobs);
+        answers.into_iter().map(|answer| answer.recv().unwrap().unwrap()).collect()
+    }
+
+    /// A retry of the oldest append that is remembered, in one group with the append that pushes it out of the window, was
+    /// looked up after the group: the writer panicked and the whole log stopped. Now it is answered as it was judged.
+    #[test]
+    fn a_retry_is_answered_even_when_its_own_group_pushes_it_out_of_the_window() {
+        let window = PRODUCER_WINDOW as u64;
+        let full = core();
+        let first = commit(&full, 0..window);
+        let together = commit(&full, [0, window, 1, window + 1]);
+        assert_eq!((together[0], together[2]), (first[0], first[1]));
+        let end = |ack: &Ack| ack.first_offset().plus(ack.count());
+        assert_eq!((together[1].first_offset(), together[3].first_offset()), (end(&first[127]), end(&together[1])));
+        // More than a window in one group, and among them a retry of one that is of the group itself.
+        let empty = core();
+        let more = commit(&empty, [0, 1, 2, 1].into_iter().chain(3..window + 20));
+        assert_eq!(more[3], more[1]);
+        assert_eq!((more[3].first_offset(), more[3].count()), (Offset(1), 2));
+        let last = commit(&empty, [window + 19, window + 20]);
+        assert_eq!((last[0], last[1].count()), (more[more.len() - 1], 1 + (window + 20) % 3));
+    }
 }

@@ -135,6 +135,20 @@ impl<E: Event> Types<E> {
         Ok(Types { decode, own: number as u16 })
     }
 
+    /// How to read blocks of a log that lost the list of its types, of which `highest` is the highest number that was found:
+    /// of `E`, and of all earlier types if there are as many as it takes, in the order of their versions. Whether there are.
+    pub fn guess(highest: u16) -> (Self, bool) {
+        let mut earlier = E::earlier().0;
+        let all = earlier.len() == usize::from(highest);
+        earlier.sort_by_key(|(event, _)| event.version);
+        let unknown = |number| -> Decode<E> {
+            Arc::new(move |_, _| Err(format!("of event type number {number}, and log.json does not say which that is")))
+        };
+        let earlier = |number| if all { Arc::clone(&earlier[usize::from(number)].1) } else { unknown(number) };
+        let own = Arc::new(Rows::<E>::decode) as Decode<E>;
+        (Types { decode: (0..highest).map(earlier).chain([own]).collect(), own: highest }, all)
+    }
+
     /// Reads a body, converting it when it is of an earlier type.
     pub fn rows(&self, header: &Header, body: Bytes) -> Result<Rows<E>, String> {
         let decode = self.decode.get(usize::from(header.event_type));

@@ -264,6 +264,12 @@ impl<E: Event> Log<E> {
         self.handle.core.types.own
     }
 
+    /// The offset after the last event that a producer's batches can stand before: what it appends anew gets this or a later one.
+    pub(crate) fn end_for(&self, producer: &str) -> Offset {
+        let partition = producers::partition_of(producer, self.partitions());
+        self.handle.core.contents.segments(partition.index()).end
+    }
+
     /// The sealed segments of each partition.
     pub(crate) fn sealed_segments(&self) -> Vec<Vec<Arc<Sealed<E>>>> {
         self.handle.core.contents.all().map(|segments| segments.sealed.clone()).collect()

@@ -26,7 +26,8 @@ pub(crate) fn merge_small<E: Event>(
     let bytes_max = segment_bytes_max.min(MERGE_BYTES_MAX);
     let (mut start, mut bytes) = (sealed.len(), 0);
     while let Some(segment) = start.checked_sub(1).map(|place| &sealed[place]) {
-        let more = segment.file.bytes.len() as u64;
+        // Without the table of producers, which each has and the merged one has once: it may be larger than the blocks.
+        let more = segment.file.data_bytes;
         let fits = bytes == 0 || more <= 2 * bytes && more + bytes <= bytes_max;
         if !fits {
             break;

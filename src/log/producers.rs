@@ -117,8 +117,8 @@ pub(crate) struct Entry {
 pub(crate) enum Verdict {
     /// It is the next one.
     Fresh,
-    /// It is remembered.
-    Repeat,
+    /// It is remembered, as this.
+    Repeat(Entry),
 }
 
 /// The appends of producers, by name; the numbers of each follow each other.
@@ -175,7 +175,7 @@ impl Producers {
         };
         // Digests of two types cannot be compared: what was sent before an upgrade and is repeated after it is told by its size.
         let same = entry.events == events && (entry.event_type != event_type || entry.digest == claim.digest);
-        if same { Ok(Verdict::Repeat) } else { Err(ProducerError::Differs { producer, sequence, expected }) }
+        if same { Ok(Verdict::Repeat(entry)) } else { Err(ProducerError::Differs { producer, sequence, expected }) }
     }
 
     /// Remembers an append that was judged fresh, forgetting the oldest beyond the window.
@@ -202,10 +202,12 @@ impl Producers {
         self
     }
 
-    /// Remembers what comes after this.
+    /// Remembers what comes after this, and of it what is not known yet.
     pub fn extend(&mut self, later: &Producers) {
         for (producer, entries) in &later.0 {
-            entries.iter().for_each(|entry| self.remember(producer, *entry));
+            let newest = self.0.get(producer).and_then(|entries| entries.back()).map(|entry| entry.sequence);
+            let anew = entries.iter().filter(|entry| newest.is_none_or(|newest| entry.sequence > newest));
+            anew.for_each(|entry| self.remember(producer, *entry));
         }
     }
 
@@ -317,12 +319,12 @@ mod tests {
         assert!(matches!(judge(count + 1, 1, 2), Err(ProducerError::Ahead { expected, .. }) if expected == count));
         assert!(matches!(judge(2, 10, 2), Err(ProducerError::TooOld { oldest: 3, .. })));
         for sequence in 3..count {
-            assert!(matches!(judge(sequence, 10, 2), Ok(Verdict::Repeat)));
+            assert!(matches!(judge(sequence, 10, 2), Ok(Verdict::Repeat(_))));
             assert!(matches!(judge(sequence, 9, 2), Err(ProducerError::Differs { .. })));
         }
         let other = Claim { digest: 1, ..claim("p", 5) };
         assert!(matches!(producers.judge(&other, 10, 2, Partition(0)), Err(ProducerError::Differs { .. })));
-        assert!(matches!(producers.judge(&other, 10, 3, Partition(0)), Ok(Verdict::Repeat)), "of another type");
+        assert!(matches!(producers.judge(&other, 10, 3, Partition(0)), Ok(Verdict::Repeat(_))), "of another type");
     }
 
     #[test]

@@ -27,13 +27,13 @@ pub struct LogReader<E: Event> {
 impl<E: Event> LogReader<E> {
     /// Opens what is in `dir` now. Takes no lock and changes nothing.
     pub fn open(disk: &dyn Disk, dir: &Path) -> Result<Self, LogError> {
-        let Found::Log = look(disk, dir)? else {
-            return Err(LogError::NoLog { dir: dir.to_path_buf() });
-        };
-        let meta = Meta::read(disk, dir)?;
-        let types = Arc::new(meta.types::<E>(dir)?);
-        let log = meta.id(dir)?;
         look_again(|| {
+            let Found::Log = look(disk, dir)? else {
+                return Err(LogError::NoLog { dir: dir.to_path_buf() });
+            };
+            // A program with a new event type adds it to `log.json` before the first of its blocks is written.
+            let meta = Meta::read(disk, dir)?;
+            let (types, log) = (Arc::new(meta.types::<E>(dir)?), meta.id(dir)?);
             // The mark first: what it promises is then on disk when the segments are listed.
             let mark = &Mark::read(disk, dir, &meta)?;
             let revision = Redactions::read(disk, dir)?.revision();

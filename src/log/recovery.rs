@@ -428,15 +428,21 @@ impl<E: Event> Plan<E> {
                 }
             }
         }
-        for path in &self.remove {
+        // An active segment that came back without the sealed one that holds its events would be taken for a second copy: its
+        // removal is on disk before that of any sealed one.
+        let (last, first): (Vec<_>, Vec<_>) = self.remove.iter().partition(|path| path.extension().is_some_and(|kind| kind == "seg"));
+        let mut removed = false;
+        for path in first {
             // Sealing replaced the unfinished file of the same name.
             if disk.list(&self.dir).is_ok_and(|entries| entries.iter().any(|entry| Some(entry.name.as_os_str()) == path.file_name())) {
                 remove(disk, path)?;
+                removed = true;
             }
         }
-        if renamed {
+        if renamed || removed {
             disk.sync_dir(&self.dir).map_err(|error| LogError::storage("sync", &self.dir, error))?;
         }
+        last.into_iter().try_for_each(|path| remove(disk, path))?;
         merge_small(sealing, &self.types, &mut sealed, options.segment_bytes_max)?;
         Ok(Segments::new(sealed, self.end))
     }

@@ -115,6 +115,8 @@ struct Survey<'a> {
     depth: Depth,
     log: LogId,
     mark: Mark,
+    /// Segments that redactions up to this one rewrote take the place of the old ones.
+    rewritten: u64,
     info: LogInfo,
     damage: Vec<Damage>,
     unfinished: Vec<Damage>,
@@ -127,7 +129,12 @@ impl<'a> Survey<'a> {
         };
         let meta = Meta::read(disk, dir)?;
         let (log, mark) = (meta.id(dir)?, Mark::read(disk, dir, &meta)?);
-        let revision = Redactions::read(disk, dir)?.revision();
+        let (revision, rewritten, damage) = match Redactions::read(disk, dir).map(|redactions| redactions.revision()) {
+            Ok(revision) => (revision, revision, Vec::new()),
+            // Which of the rewritten segments count is not known; each holds as much of the log as the one it is to replace.
+            Err(LogError::Damaged(damage)) => (0, u64::MAX, vec![damage]),
+            Err(error) => return Err(error),
+        };
         let earlier = meta.stored_types().iter().filter(|event| **event != meta.event).cloned().collect();
         let partitions = (0..meta.partitions).map(|number| PartitionInfo { partition: Partition(number), ..PartitionInfo::default() });
         let info = LogInfo {
@@ -141,7 +148,7 @@ impl<'a> Survey<'a> {
             reserved: mark.reserved,
             partitions: partitions.collect(),
         };
-        Ok(Survey { disk, dir, depth, log, mark, info, damage: Vec::new(), unfinished: Vec::new() })
+        Ok(Survey { disk, dir, depth, log, mark, rewritten, info, damage, unfinished: Vec::new() })
     }
 
     fn run(disk: &'a dyn Disk, dir: &'a Path, depth: Depth) -> Result<Self, LogError> {
@@ -167,7 +174,7 @@ impl<'a> Survey<'a> {
     fn partition(&mut self, number: usize) -> Result<(), LogError> {
         let partition = Partition(number as u32);
         let dir = partition_dir(self.dir, partition);
-        let Some(listing) = self.note(Listing::of(self.disk, &dir, partition, self.info.revision))? else {
+        let Some(listing) = self.note(Listing::of(self.disk, &dir, partition, self.rewritten))? else {
             return Ok(());
         };
         let mut segments: BTreeMap<Offset, (PathBuf, bool)> =

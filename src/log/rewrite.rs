@@ -58,14 +58,15 @@ pub fn rewrite<E: Event>(disk: &dyn Disk, source: &Path, target: &Path, options:
         let segments = plan.into_segments();
         segments_before += (segments.sealed.len() + segments.open.len()) as u64;
         let mut producers = producers_of(segments.sealed.last().map(|last| &**last))?;
+        let open = || segments.open.iter().flat_map(|open| &open.blocks);
+        open().for_each(|rows| producers.extend(&rows.producers));
+        // All segments get the last table: should the copy be damaged one day, any of them will do.
+        writer.remember(producers.renumbered(types.own));
         for segment in &segments.sealed {
             segment.blocks().try_for_each(|rows| writer.push(rows?))?;
         }
-        for rows in segments.open.iter().flat_map(|open| &open.blocks) {
-            producers.extend(&rows.producers);
-            writer.push(Arc::clone(rows))?;
-        }
-        let written = writer.finish(segments.end, &producers.renumbered(types.own))?;
+        open().try_for_each(|rows| writer.push(Arc::clone(rows)))?;
+        let written = writer.finish(segments.end)?;
         copy.add(written);
     }
     let report = copy.finish(mark.reserved, &redactions)?;
@@ -150,9 +151,13 @@ pub(crate) struct PartitionWriter<'a, E: Event> {
     partition: Partition,
     /// The offset after the last block that was written.
     next: Offset,
-    /// Blocks that become one.
+    /// Blocks that become one; how many events and columnar bytes they have together.
     group: Vec<Arc<Rows<E>>>,
+    group_events: usize,
+    group_bytes: usize,
     segment: Option<SegmentWriter>,
+    /// The table that segments get.
+    producers: Producers,
     written: Written,
 }
 
@@ -160,17 +165,34 @@ impl<'a, E: Event> PartitionWriter<'a, E> {
     /// Starts at offset 0.
     pub fn new(new: &'a NewLog<'a>, partition: Partition) -> Self {
         let written = Written { end: Offset(0), last_tick: Tick::ZERO, events: 0, segments: 0, bytes: 0 };
-        PartitionWriter { new, partition, next: Offset(0), group: Vec::new(), segment: None, written }
+        PartitionWriter {
+            new,
+            partition,
+            next: Offset(0),
+            group: Vec::new(),
+            group_events: 0,
+            group_bytes: 0,
+            segment: None,
+            producers: Producers::default(),
+            written,
+        }
+    }
+
+    /// Segments that are finished from now on get these producers.
+    pub fn remember(&mut self, producers: Producers) {
+        self.producers = producers;
     }
 
     /// Adds a block; offsets between it and the one before have no events.
     pub fn push(&mut self, rows: Arc<Rows<E>>) -> Result<(), LogError> {
-        let with = |count: fn(&Rows<E>) -> usize| self.group.iter().chain([&rows]).map(|rows| count(rows)).sum::<usize>();
-        let full = with(Rows::events) > self.new.options.block_events_max || with(Rows::column_bytes) > BLOCK_BYTES_MAX;
+        let (events, bytes) = (rows.events(), rows.column_bytes());
+        let full = self.group_events + events > self.new.options.block_events_max || self.group_bytes + bytes > BLOCK_BYTES_MAX;
         if full {
             self.write_group()?;
         }
         self.group.push(rows);
+        self.group_events += events;
+        self.group_bytes += bytes;
         Ok(())
     }
 
@@ -181,14 +203,14 @@ impl<'a, E: Event> PartitionWriter<'a, E> {
         let damaged = |what| LogError::damaged_file(&partition_dir(&self.new.dir, self.partition), 0, what);
         let rows = Rows::try_merge_from(self.next, &self.group).map_err(damaged)?;
         self.group.clear();
+        (self.group_events, self.group_bytes) = (0, 0);
         self.write(&rows)
     }
 
     fn write(&mut self, rows: &Rows<E>) -> Result<(), LogError> {
         let full = self.segment.take_if(|segment| segment.bytes() >= self.new.options.segment_bytes_max);
         if let Some(full) = full {
-            // Only the table of the newest segment is ever read.
-            self.written.bytes += full.finish(&Producers::default())?;
+            self.written.bytes += full.finish(&self.producers)?;
         }
         let segment = match &mut self.segment {
             Some(segment) => segment,
@@ -206,15 +228,15 @@ impl<'a, E: Event> PartitionWriter<'a, E> {
         Ok(())
     }
 
-    /// Ends the partition at `end`, with the producers as they stand there.
-    pub fn finish(mut self, end: Offset, producers: &Producers) -> Result<Written, LogError> {
+    /// Ends the partition at `end`.
+    pub fn finish(mut self, end: Offset) -> Result<Written, LogError> {
         self.write_group()?;
         if self.next < end {
             let tick = self.written.last_tick;
             self.write(&Rows::hole(self.partition, self.next..end, tick))?;
         }
         if let Some(last) = self.segment.take() {
-            self.written.bytes += last.finish(producers)?;
+            self.written.bytes += last.finish(&self.producers)?;
         }
         Ok(Written { end: self.next, ..self.written })
     }

@@ -4,6 +4,9 @@
 //! segment with a good footer, blocks are found by the index; in one without, and in active ones, by looking for headers at
 //! every multiple of 8 bytes. Offsets without a readable block become holes, so all others keep theirs, and are listed. The
 //! damaged log is only read; a segment is held in memory as a whole.
+//!
+//! Sealed blocks do not say which producer appended them: the tables of segments do, each for all before it. Where no table that
+//! can be read comes after, producers are not known, which is listed too.
 use super::block::Rows;
 use super::document;
 use super::error::LogError;
@@ -33,11 +36,20 @@ pub struct SalvageReport {
     pub copy: RewriteReport,
     /// Offsets whose events are lost, by partition and in order.
     pub lost: Vec<Lost>,
+    /// Offsets of which nobody knows any more what producers appended there: if they repeat it, it is stored a second time.
+    pub producers_lost: Vec<Lost>,
     /// What else was found wrong: it cost no offset that is known of.
     pub notes: Vec<String>,
 }
 
-/// Offsets whose events are lost.
+impl SalvageReport {
+    /// Whether nothing that was in the log is known to be lost.
+    pub fn is_whole(&self) -> bool {
+        self.lost.is_empty() && self.producers_lost.is_empty()
+    }
+}
+
+/// Offsets of which something is lost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
     /// The partition.
@@ -55,19 +67,29 @@ pub struct Lost {
 struct Salvaged<'a> {
     from_log_id: String,
     lost: &'a [Lost],
+    producers_lost: &'a [Lost],
     notes: &'a [String],
 }
 
 /// Copies what can be read of the log in `source` to `target`, which is absent or empty. Takes no lock of the source and
 /// changes nothing there, so no process may be writing to it.
 ///
-/// Appends of producers that are lost stay known, so their repetition is answered and not stored: send those events anew under
-/// a new name.
+/// Appends of producers whose events are lost stay known as long as a table of producers after them can be read, so their
+/// repetition is answered and not stored: send those events anew under a new name. Where none can be read, `producers_lost` says
+/// which offsets producers may append a second time.
 pub fn salvage<E: Event>(disk: &dyn Disk, source: &Path, target: &Path, options: &LogOptions) -> Result<SalvageReport, LogError> {
     let mut notes = Vec::new();
-    let (meta, log) = identify::<E>(disk, source, &mut notes)?;
-    let types = meta.types::<E>(source)?;
-    let redactions = Redactions::read(disk, source)?;
+    let (meta, log, types) = identify::<E>(disk, source, &mut notes)?;
+    let (redactions, revision) = match Redactions::read(disk, source) {
+        Err(LogError::Damaged(damage)) => {
+            notes.push(format!("{damage}\n  every rewritten segment that is found is taken to count, so that no removed event comes back"));
+            (Redactions::default(), u64::MAX)
+        }
+        read => read.map(|redactions| {
+            let revision = redactions.revision();
+            (redactions, revision)
+        })?,
+    };
     let mark = match Mark::read(disk, source, &meta) {
         Err(LogError::Damaged(damage)) => {
             notes.push(format!("{damage}"));
@@ -76,7 +98,7 @@ pub fn salvage<E: Event>(disk: &dyn Disk, source: &Path, target: &Path, options:
         mark => Some(mark?),
     };
     let mut copy = NewLog::begin::<E>(disk, target, meta.partitions, options)?;
-    let mut lost = Vec::new();
+    let (mut lost, mut producers_lost) = (Vec::new(), Vec::new());
     for partition in (0..meta.partitions).map(Partition) {
         let writer = PartitionWriter::<E>::new(&copy, partition);
         let mut walk = Walk {
@@ -88,23 +110,26 @@ pub fn salvage<E: Event>(disk: &dyn Disk, source: &Path, target: &Path, options:
             tick: Tick::ZERO,
             producers: Producers::default(),
             why: None,
+            unknown: None,
             lost: &mut lost,
             notes: &mut notes,
         };
-        walk.partition(&partition_dir(source, partition), log, redactions.revision())?;
+        walk.partition(&partition_dir(source, partition), log, revision)?;
         let end = mark.as_ref().map_or(Offset(0), |mark| mark.ends[partition.index()]);
         walk.skip_to(end, "the log ends before what the mark says was on disk");
-        let (next, producers) = (walk.next, walk.producers);
-        let written = walk.writer.finish(next, &producers.renumbered(types.own))?;
-        copy.add(written);
+        let to = walk.next;
+        producers_lost.extend(walk.unknown.filter(|(from, _)| *from < to).map(|(from, why)| Lost { partition, from, to, why }));
+        copy.add(walk.writer.finish(to)?);
     }
-    document::write(disk, target, SALVAGED_NAME, &Salvaged { from_log_id: log.to_string(), lost: &lost, notes: &notes })?;
+    let salvaged = Salvaged { from_log_id: log.to_string(), lost: &lost, producers_lost: &producers_lost, notes: &notes };
+    document::write(disk, target, SALVAGED_NAME, &salvaged)?;
     let reserved = mark.map_or(Tick::ZERO, |mark| mark.reserved);
-    Ok(SalvageReport { copy: copy.finish(reserved, &redactions)?, lost, notes })
+    Ok(SalvageReport { copy: copy.finish(reserved, &redactions)?, lost, producers_lost, notes })
 }
 
-/// What the log is. When `log.json` is damaged, from the names of the partitions and the first header that holds.
-fn identify<E: Event>(disk: &dyn Disk, source: &Path, notes: &mut Vec<String>) -> Result<(Meta, LogId), LogError> {
+/// What the log is, and how its events are read. When `log.json` is damaged, from the names of the partitions and the headers
+/// that hold.
+fn identify<E: Event>(disk: &dyn Disk, source: &Path, notes: &mut Vec<String>) -> Result<(Meta, LogId, Types<E>), LogError> {
     let read = match look(disk, source) {
         Ok(Found::Log) => Meta::read(disk, source),
         Ok(Found::Nothing) => return Err(LogError::NoLog { dir: source.to_path_buf() }),
@@ -113,13 +138,14 @@ fn identify<E: Event>(disk: &dyn Disk, source: &Path, notes: &mut Vec<String>) -
     };
     let error = match read {
         Ok(meta) => {
-            let log = meta.id(source)?;
-            return Ok((meta, log));
+            let (log, types) = (meta.id(source)?, meta.types::<E>(source)?);
+            return Ok((meta, log, types));
         }
         Err(error @ (LogError::Damaged(_) | LogError::NotALog { .. })) => error,
         Err(error) => return Err(error),
     };
     let mut found = None;
+    let mut highest = 0;
     let mut partitions = 0;
     let is_partition = |dir: &Path| {
         let (name, parent) = (dir.file_name()?, dir.parent()?);
@@ -129,14 +155,41 @@ fn identify<E: Event>(disk: &dyn Disk, source: &Path, notes: &mut Vec<String>) -
     while is_partition(&partition_dir(source, Partition(partitions))).is_some() {
         let dir = partition_dir(source, Partition(partitions));
         if let Ok(listing) = Listing::of(disk, &dir, Partition(partitions), 0) {
-            let mut files = listing.sealed.values().chain(listing.active.values());
-            found = found.or_else(|| files.find_map(|path| Header::decode(&uninterrupted(|| disk.read(path)).ok()?).ok()));
+            for path in listing.sealed.values().chain(listing.active.values()) {
+                for header in uninterrupted(|| disk.read(path)).iter().flat_map(|bytes| headers(bytes)) {
+                    let log = *found.get_or_insert(header.segment.log);
+                    highest = highest.max(if header.segment.log == log { header.event_type } else { 0 });
+                }
+            }
         }
         partitions += 1;
     }
-    let log = found.ok_or_else(|| error.clone())?.segment.log;
-    notes.push(format!("{error}\n  the segments are of log {log}, taken to hold events of this program's type"));
-    Ok((Meta::of::<E>(log, partitions), log))
+    let log = found.ok_or_else(|| error.clone())?;
+    let (types, all) = Types::<E>::guess(highest);
+    let earlier = match (highest, all) {
+        (0, _) => String::new(),
+        (_, true) => format!(", and of the {highest} before it"),
+        (_, false) => format!("; those of the {highest} types before it cannot be told apart, and are not read"),
+    };
+    notes.push(format!("{error}\n  the segments are of log {log}, taken to hold events of this program's type{earlier}"));
+    Ok((Meta::of::<E>(log, partitions), log, types))
+}
+
+/// The headers of blocks among bytes.
+fn headers(bytes: &[u8]) -> impl Iterator<Item = Header> {
+    let mut position = 0;
+    std::iter::from_fn(move || {
+        while position < bytes.len() {
+            match Header::decode(&bytes[position..]) {
+                Ok(header) => {
+                    position = position.saturating_add(header.frame_bytes() as usize);
+                    return Some(header);
+                }
+                Err(_) => position += 8,
+            }
+        }
+        None
+    })
 }
 
 /// Goes through the segments of a partition.
@@ -151,6 +204,8 @@ struct Walk<'a, E: Event> {
     producers: Producers,
     /// What was last found wrong, which explains the next gap.
     why: Option<String>,
+    /// From where on producers are not known, and why.
+    unknown: Option<(Offset, String)>,
     lost: &'a mut Vec<Lost>,
     notes: &'a mut Vec<String>,
 }
@@ -173,6 +228,7 @@ impl<E: Event> Walk<'_, E> {
             for path in listing.sealed.get(&first).into_iter().chain(listing.active.get(&first)) {
                 self.segment(path, id)?;
             }
+            self.writer.remember(self.producers.clone().renumbered(self.types.own));
         }
         // An unfinished group at the end may never have been acknowledged.
         self.notes.extend(self.why.take());
@@ -185,7 +241,9 @@ impl<E: Event> Walk<'_, E> {
         let bytes = match uninterrupted(|| self.disk.read(path)) {
             Ok(bytes) => Bytes::copy(&bytes),
             Err(error) => {
-                self.why = Some(at(format!("cannot be read: {error}")));
+                let what = at(format!("cannot be read: {error}"));
+                self.forget_producers(id.first, &what);
+                self.why = Some(what);
                 return Ok(());
             }
         };
@@ -197,7 +255,9 @@ impl<E: Event> Walk<'_, E> {
                     return Err(LogError::NewerFormat { path: path.to_path_buf(), found, supported: super::frame::FORMAT });
                 }
                 if sealed {
-                    self.why = Some(at(format!("byte {}: {}", flaw.at, flaw.what)));
+                    let what = at(format!("byte {}: {}", flaw.at, flaw.what));
+                    self.forget_producers(id.first, &what);
+                    self.why = Some(what);
                 }
                 return self.search(&bytes, id, &at);
             }
@@ -205,15 +265,15 @@ impl<E: Event> Walk<'_, E> {
         for block in 0..segment.index.len() {
             let rows = segment.frame(block).map_err(|flaw| format!("byte {}: {}", flaw.at, flaw.what));
             match rows.and_then(|(header, body)| self.types.rows(&header, body)) {
-                Ok(rows) => self.take(rows)?,
+                Ok(rows) => drop(self.take(rows)?),
                 Err(what) => self.why = Some(at(what)),
             }
         }
-        match segment.producers() {
-            Ok(producers) => self.producers = producers,
-            Err(error) => self.notes.push(error.to_string()),
-        }
         self.skip_to(segment.end, "no readable block");
+        match segment.producers() {
+            Ok(producers) => (self.producers, self.unknown) = (producers, None),
+            Err(error) => self.forget_producers(id.first, &error.to_string()),
+        }
         Ok(())
     }
 
@@ -235,8 +295,10 @@ impl<E: Event> Walk<'_, E> {
                     if let Some(what) = bad.take() {
                         self.why = Some(what);
                     }
-                    self.producers.extend(&rows.producers);
-                    self.take(rows)?;
+                    let producers = rows.producers.clone();
+                    if self.take(rows)? {
+                        self.producers.extend(&producers);
+                    }
                     position += length;
                 }
                 Err(what) => {
@@ -251,26 +313,33 @@ impl<E: Event> Walk<'_, E> {
         Ok(())
     }
 
-    /// Takes a block, unless its events are there already.
-    fn take(&mut self, rows: Rows<E>) -> Result<(), LogError> {
+    /// Takes a block, unless its events are there already; whether it did.
+    fn take(&mut self, rows: Rows<E>) -> Result<bool, LogError> {
         if rows.first_offset < self.next || rows.first_tick() < self.tick {
-            return Ok(());
+            return Ok(false);
         }
         let rows = Arc::new(rows);
         if let Err(what) = rows.check_elements() {
             self.why = Some(what);
-            return Ok(());
+            return Ok(false);
         }
         self.skip_to(rows.first_offset, "a segment is missing");
         self.next = rows.end;
         self.tick = rows.last_tick();
-        self.writer.push(rows)
+        self.writer.push(rows)?;
+        Ok(true)
+    }
+
+    /// What producers appended from `offset` on is not known, unless a table that can be read follows.
+    fn forget_producers(&mut self, offset: Offset, why: &str) {
+        self.unknown.get_or_insert_with(|| (offset, why.to_string()));
     }
 
     /// Everything up to `offset` that was not found is lost.
     fn skip_to(&mut self, offset: Offset, otherwise: &str) {
         if self.next < offset {
             let why = self.why.take().unwrap_or_else(|| otherwise.to_string());
+            self.forget_producers(self.next, &why);
             self.lost.push(Lost { partition: self.partition, from: self.next, to: offset, why });
             self.next = offset;
         }

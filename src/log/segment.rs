@@ -2,24 +2,26 @@
 //!
 //! ```text
 //! blocks, one after the other (see `frame.rs`)
-//! table of producers as it stood at the segment's end (see `producers.rs`)
+//! table of producers as it stood at the segment's end, or at that of the log that was copied (see `producers.rs`)
 //! index, per block: position in the file 8, first offset 8, events 4, CRC32C that ends the block's header 4, first tick 8,
 //!     last tick 8, offset after the last 8
 //! footer, 96 bytes at the end of the file:
 //!      0  4  magic "LFSF"              48  8  first tick
 //!      4  2  format version            56  8  last tick
 //!      6  2  zero                      64  8  bytes of all blocks: where the table starts
-//!      8 16  log id                    72  8  digest: CRC32C over all block headers, in order
-//!     24  4  partition                 80  8  bytes of the table: between blocks and index
-//!     28  4  blocks                    88  4  CRC32C of table and index
-//!     32  8  first offset              92  4  CRC32C of bytes 0..92
-//!     40  8  offset after the last
+//!      8 16  log id                    72  4  digest: CRC32C over all block headers, in order
+//!     24  4  partition                 76  4  CRC32C of the table
+//!     28  4  blocks                    80  8  bytes of the table: between blocks and index
+//!     32  8  first offset              88  4  CRC32C of the index
+//!     40  8  offset after the last     92  4  CRC32C of bytes 0..92
 //! ```
 //!
-//! Version 1 had no table, and in the index 8 bytes of events and no offset after the last: there, all offsets had events.
+//! Version 1 had no table, zero for its checksum, and in the index 8 bytes of events and no offset after the last: there, all
+//! offsets had events.
 //!
 //! A segment is written under a temporary name and synced before it gets its own, so a file with this name is whole or
-//! damaged, never torn. Opening reads footer and index only; a block is checked when it is first read. The index repeats
+//! damaged, never torn. Opening reads footer and index only; a block is checked when it is first read, and so is the table, of
+//! which a log needs that of its newest segment. The index repeats
 //! what the headers say, and has their checksums: a block that was restored from an older copy of the file differs from its entry.
 use super::block::{Rows, partition_point};
 use super::error::{Damage, LogError};
@@ -72,11 +74,12 @@ pub(crate) struct SegmentFile {
     pub end: Offset,
     pub first_tick: Tick,
     pub last_tick: Tick,
-    pub digest: u64,
+    pub digest: u32,
     /// Bytes of all blocks.
-    data_bytes: u64,
+    pub data_bytes: u64,
     /// Bytes of the table of producers, after the blocks.
     table_bytes: u64,
+    table_crc: u32,
 }
 
 /// The name of the segment that starts at `first`.
@@ -123,11 +126,11 @@ impl SegmentFile {
         if bytes.len() as u64 != expected || blocks == 0 {
             return Err(here(Flaw::new(64, format!("a file of {} bytes, expected {expected} with {blocks} blocks", bytes.len()))));
         }
-        let index_bytes = &bytes[(data_bytes + table_bytes) as usize..footer_at];
-        let checked = &bytes[data_bytes as usize..footer_at];
-        let (crc, expected) = (crc32c::crc32c(checked), u32_at(footer, 88));
+        let index_at = data_bytes + table_bytes;
+        let index_bytes = &bytes[index_at as usize..footer_at];
+        let (crc, expected) = (crc32c::crc32c(index_bytes), u32_at(footer, 88));
         if crc != expected {
-            return Err(Flaw::new(data_bytes, format!("index checksum {crc:08x}, expected {expected:08x}")));
+            return Err(Flaw::new(index_at, format!("index checksum {crc:08x}, expected {expected:08x}")));
         }
         let index: Vec<IndexEntry> = index_bytes
             .chunks_exact(entry_bytes)
@@ -149,17 +152,21 @@ impl SegmentFile {
         });
         let fits = first.first_offset == id.first && first.position == 0 && last.end == end && last.position < data_bytes;
         if !chained || !fits || !counts_fit || first.first_tick != first_tick || last.last_tick != last_tick {
-            return Err(Flaw::new(data_bytes, "an index that does not chain up"));
+            return Err(Flaw::new(index_at, "an index that does not chain up"));
         }
-        let (path, digest) = (path.to_path_buf(), u64_at(footer, 72));
-        Ok(SegmentFile { id, path, index, end, first_tick, last_tick, digest, bytes, data_bytes, table_bytes })
+        let (path, digest, table_crc) = (path.to_path_buf(), u32_at(footer, 72), u32_at(footer, 76));
+        Ok(SegmentFile { id, path, index, end, first_tick, last_tick, digest, bytes, data_bytes, table_bytes, table_crc })
     }
 
-    /// The appends of producers that were known at the segment's end.
+    /// The appends of producers that were known at the segment's end. Checks the table.
     pub fn producers(&self) -> Result<Producers, LogError> {
         let damaged = |what: String| flawed(self.id.partition, &self.path, Flaw::new(self.data_bytes, what), None);
         let table = self.data_bytes as usize..(self.data_bytes + self.table_bytes) as usize;
         let table = self.bytes.part(table).ok_or_else(|| damaged("a table of producers off its boundary".to_string()))?;
+        let (crc, expected) = (crc32c::crc32c(&table), self.table_crc);
+        if crc != expected {
+            return Err(damaged(format!("checksum {crc:08x} of the table of producers, expected {expected:08x}")));
+        }
         let words = columnar::bytemuck::try_cast_slice(&table).map_err(|error| damaged(format!("table of producers: {error}")))?;
         Producers::decode(words).map_err(damaged)
     }
@@ -195,8 +202,8 @@ impl SegmentFile {
                 Err(flaw) => flaws.push(flaw),
             }
         }
-        if flaws.is_empty() && u64::from(digest) != self.digest {
-            flaws.push(Flaw::new(self.bytes.len() as u64 - 24, format!("digest {:016x}, expected {digest:016x}", self.digest)));
+        if flaws.is_empty() && digest != self.digest {
+            flaws.push(Flaw::new(self.bytes.len() as u64 - 24, format!("digest {:08x}, expected {digest:08x}", self.digest)));
         }
         if let Err(LogError::Damaged(damage)) = self.producers() {
             flaws.push(Flaw::new(damage.byte, damage.what));
@@ -317,7 +324,8 @@ impl SegmentWriter {
         let (first, last) = (&self.index[0], &self.index[self.index.len() - 1]);
         let mut table = Vec::new();
         producers.encode(&mut table);
-        let mut bytes = columnar::bytemuck::cast_slice(&table).to_vec();
+        let mut bytes: Vec<u8> = columnar::bytemuck::cast_slice(&table).to_vec();
+        let (table_bytes, table_crc) = (bytes.len(), crc32c::crc32c(&bytes));
         for entry in &self.index {
             let IndexEntry { position, first_offset, end, events, first_tick, last_tick, header_crc } = entry;
             let events_and_crc = events | u64::from(header_crc.unwrap_or(0)) << 32;
@@ -336,9 +344,10 @@ impl SegmentWriter {
         footer[48..56].copy_from_slice(&first.first_tick.0.to_le_bytes());
         footer[56..64].copy_from_slice(&last.last_tick.0.to_le_bytes());
         footer[64..72].copy_from_slice(&self.position.to_le_bytes());
-        footer[72..80].copy_from_slice(&u64::from(self.digest).to_le_bytes());
-        footer[80..88].copy_from_slice(&(8 * table.len() as u64).to_le_bytes());
-        footer[88..92].copy_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        footer[72..76].copy_from_slice(&self.digest.to_le_bytes());
+        footer[76..80].copy_from_slice(&table_crc.to_le_bytes());
+        footer[80..88].copy_from_slice(&(table_bytes as u64).to_le_bytes());
+        footer[88..92].copy_from_slice(&crc32c::crc32c(&bytes[table_bytes..]).to_le_bytes());
         let crc = crc32c::crc32c(&footer[..92]);
         footer[92..].copy_from_slice(&crc.to_le_bytes());
         bytes.extend_from_slice(&footer);

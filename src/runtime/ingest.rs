@@ -9,7 +9,7 @@ use std::io::{BufRead, Write};
 use columnar::{ContainerOf, Len, Push};
 use crossbeam::channel::Receiver;
 
-use crate::log::{Ack, BULK_FRAMES_IN_FLIGHT_MAX, BulkAppender, Event, Log, LogError, ProducerError, Tick};
+use crate::log::{Ack, BULK_FRAMES_IN_FLIGHT_MAX, BulkAppender, Event, Log, LogError, Offset, ProducerError, Tick};
 
 use super::lines::for_each_line;
 use super::program::{OnError, Program};
@@ -173,7 +173,8 @@ impl<E: Event> Sink<'_, E> {
     }
 }
 
-/// Appends batches under a producer's name, some at a time.
+/// Appends batches under a producer's name: one at a time while they are in the log already, so that nothing is stored after one
+/// that differs; some at a time from the first new one on.
 struct NumberedBatches<'a, E: Event> {
     log: &'a Log<E>,
     producer: &'a str,
@@ -181,6 +182,10 @@ struct NumberedBatches<'a, E: Event> {
     /// The number of the batch that is being made.
     next: u64,
     memory: ProducerMemory,
+    /// Where the producer's partition ended at the start: what gets a later offset is new.
+    end: Offset,
+    /// A batch was new, so all that follow are.
+    anew: bool,
     waiting: VecDeque<Receiver<Result<Ack, LogError>>>,
     events: u64,
     last_tick: Tick,
@@ -189,7 +194,8 @@ struct NumberedBatches<'a, E: Event> {
 impl<'a, E: Event> NumberedBatches<'a, E> {
     fn new(log: &'a Log<E>, producer: &'a str) -> Self {
         let (columns, memory, waiting) = Default::default();
-        NumberedBatches { log, producer, columns, next: 0, memory, waiting, events: 0, last_tick: Tick::ZERO }
+        let end = log.end_for(producer);
+        NumberedBatches { log, producer, columns, next: 0, memory, end, anew: false, waiting, events: 0, last_tick: Tick::ZERO }
     }
 
     fn end(&mut self) -> Result<(), LogError> {
@@ -215,12 +221,13 @@ impl<'a, E: Event> NumberedBatches<'a, E> {
                 waited => waited,
             };
         }
-        if self.waiting.len() >= BULK_FRAMES_IN_FLIGHT_MAX { self.wait_for_oldest() } else { Ok(()) }
+        if !self.anew || self.waiting.len() >= BULK_FRAMES_IN_FLIGHT_MAX { self.wait_for_oldest() } else { Ok(()) }
     }
 
     fn wait_for_oldest(&mut self) -> Result<(), LogError> {
         if let Some(answer) = self.waiting.pop_front() {
             let ack = answer.recv().unwrap_or(Err(LogError::Closed))?;
+            self.anew |= ack.first_offset() >= self.end;
             self.events += ack.count();
             self.last_tick = self.last_tick.max(ack.tick());
         }

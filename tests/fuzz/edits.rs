@@ -201,9 +201,10 @@ pub fn mend_sealed(bytes: &mut [u8]) {
                 bytes.copy_within(at + 92..at + 96, entry + 20);
             }
         }
-        bytes[footer + 72..footer + 80].copy_from_slice(&u64::from(digest).to_le_bytes());
-        let crc = crc32c::crc32c(&bytes[table..footer]);
-        put_crc(bytes, footer + 88, crc);
+        put_crc(bytes, footer + 72, digest);
+        let (table_crc, index_crc) = (crc32c::crc32c(&bytes[table..index]), crc32c::crc32c(&bytes[index..footer]));
+        put_crc(bytes, footer + 76, table_crc);
+        put_crc(bytes, footer + 88, index_crc);
     }
     mend_envelope(&mut bytes[footer..]);
 }

@@ -2,7 +2,8 @@
 //!
 //! The program is `web_analytics` with all of its views, over a log of generated requests. A start opens the log, finds the
 //! newest generation, checks every byte of its files, replays what the log has after it, and answers a read. `evicted` starts
-//! with the files out of the page cache, as after a reboot. Medians; the ratio is of one run and fails above 5 %.
+//! with the files out of the page cache, as after a reboot. `with a tail` has events after the generation, each of which looks
+//! up what it touches. Medians; the share of computing everything is of one run, and fails above 5 % without a tail.
 //!
 //! ```text
 //! cargo bench --bench restart -- --events 10000000
@@ -111,7 +112,9 @@ fn main() -> ExitCode {
         times.sort();
         let median = times[ROUNDS / 2];
         let share = median.as_secs_f64() / full.as_secs_f64();
-        worst = worst.max(share);
+        if tail == 0 {
+            worst = worst.max(share);
+        }
         println!(
             "{:<44} {:>8.3} s   {:.1} % of computing it",
             format!("{case}, {tail} events after it"),

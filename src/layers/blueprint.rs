@@ -70,8 +70,12 @@ impl Blueprint {
         files: Vec<Vec<Arc<RunFile>>>,
         workers: usize,
     ) -> Result<Vec<Arc<Shard>>, GenerationError> {
-        let shards = files.into_iter().map(|files| Shard::open(&self.slots, files).map(Arc::new));
-        let shards = shards.collect::<Result<Vec<_>, _>>()?;
+        // Every row is looked at: a shard for each thread.
+        let shards = std::thread::scope(|scope| {
+            let open = |files| scope.spawn(move || Shard::open(&self.slots, files).map(Arc::new));
+            let opening: Vec<_> = files.into_iter().map(open).collect();
+            opening.into_iter().map(|shard| shard.join().expect("opening a file does not panic")).collect::<Result<Vec<_>, _>>()
+        })?;
         if shards.len() == workers { Ok(shards) } else { store.reshard(&shards, &self.slots, workers) }
     }
 

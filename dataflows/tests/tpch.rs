@@ -215,7 +215,8 @@ fn the_law_holds_and_every_tick_is_answered_as_by_the_reference() {
     for seed in seed..seed.saturating_add(2) {
         let log = log(seed);
         let (checks, by_tick) = check_layers_by_tick(tpch, &log, &Law { seed, cuts: 3, ..Law::default() });
-        assert!(checks > 30, "{checks} checks");
+        // Three cuts, four graphs on each, and at least the last tick in each.
+        assert!(checks >= 12, "{checks} checks");
         for (tick, answers) in by_tick.iter().enumerate() {
             let so_far = log.iter().filter(|(at, _)| at.0 <= tick as u64).map(|(_, change)| change);
             let want = reference::answers(so_far);

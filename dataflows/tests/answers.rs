@@ -101,6 +101,7 @@ fn the_law_holds_at_every_tick_for_generated_requests() {
         let (checks, answers) = check_layers(web_analytics, &events, &law);
         let want = reference::render(&reference::answers(events.iter().map(|(_, request)| request)));
         assert_same(&want, &render(&answers), &format!("seed {}", law.seed));
-        assert!(checks > 30);
+        // Three cuts, four graphs on each, and at least the last tick in each.
+        assert!(checks >= 12, "{checks} checks");
     }
 }

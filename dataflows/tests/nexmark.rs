@@ -94,7 +94,8 @@ fn the_law_and_the_reference_hold_at_every_tick_of_dense_logs() {
     for seed in (0..ROUNDS).map(|round| seed.wrapping_add(round)) {
         let log = dense(seed);
         let (checks, by_tick) = check_layers_by_tick(nexmark, &log, &Law { seed, ..Law::default() });
-        assert!(checks > 30);
+        // Three cuts, four graphs on each, and at least the last tick in each.
+        assert!(checks >= 12, "{checks} checks");
         for (tick, got) in by_tick.iter().enumerate() {
             let so_far = log.iter().filter(|(at, _)| at.0 <= tick as u64).map(|(_, event)| event);
             assert_same(&reference::answers(so_far), got, &format!("tick {tick}, seed {seed}"));

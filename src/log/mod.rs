@@ -69,6 +69,7 @@ mod ticks;
 
 pub use self::core::ADVANCE_WAIT_MS_MAX;
 pub use block::Block;
+pub(crate) use block::partition_point;
 pub use bulk::{BULK_FRAMES_IN_FLIGHT_MAX, BulkAck, BulkAppender};
 pub use clock::{Clock, SimClock, SystemClock};
 pub use commit::{APPEND_BYTES_MAX, APPEND_EVENTS_MAX, Ack, GROUP_BYTES_MAX, GROUP_EVENTS_MAX, QUEUE_APPENDS_MAX, SEAL_BACKLOG_MAX};

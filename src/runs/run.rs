@@ -15,6 +15,7 @@ use columnar::{Borrow, BorrowedOf, Clear, Columnar, Container, Index, Len, Push,
 use differential_dataflow::consolidation::{consolidate, consolidate_updates};
 
 use super::data::{Change, Data, order};
+use crate::log::partition_point;
 use crate::storage::columns::Column;
 
 /// Rows at which a chunk is full, unless its last key has more.
@@ -494,16 +495,6 @@ impl<'a, K: Data, V: Data, R: Change> ChunkReader<'a, K, V, R> {
     fn partition_point(&self, before: impl Fn(Ref<'a, K>) -> bool) -> usize {
         partition_point(self.key_count(), |index| before(self.key(index)))
     }
-}
-
-/// The first of `0..len` for which `before` does not hold, given that it holds for a prefix.
-fn partition_point(len: usize, before: impl Fn(usize) -> bool) -> usize {
-    let (mut low, mut high) = (0, len);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if before(middle) { low = middle + 1 } else { high = middle }
-    }
-    low
 }
 
 /// A key in columnar form, so that owned keys can be compared with a run's.

@@ -22,7 +22,7 @@ use super::levels::AnyLevels;
 use super::manifest::{FileInfo, GenerationError, Manifest};
 use crate::log::frame::LogId;
 use crate::log::{LOCK_NAME, LogError, document};
-use crate::storage::{Disk, EntryKind, Step, reach, uninterrupted};
+use crate::storage::{Disk, Entry, EntryKind, Step, reach, uninterrupted};
 
 /// Where a log's directory keeps generations.
 pub const DIRECTORY: &str = "generations";
@@ -63,15 +63,18 @@ pub type Listed = (u64, Result<Manifest, GenerationError>);
 
 /// The dataflows that have generations in a log's directory, by name.
 pub fn dataflows(disk: &dyn Disk, log_dir: &Path) -> Result<Vec<String>, GenerationError> {
-    let dir = log_dir.join(DIRECTORY);
-    let entries = match uninterrupted(|| disk.list(&dir)) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        listed => listed.map_err(|error| LogError::storage("list", &dir, error))?,
-    };
-    let directories = entries.into_iter().filter(|entry| entry.kind == EntryKind::Directory);
+    let directories = list(disk, &log_dir.join(DIRECTORY))?.into_iter().filter(|entry| entry.kind == EntryKind::Directory);
     let mut names: Vec<String> = directories.map(|entry| entry.name.to_string_lossy().into_owned()).collect();
     names.sort();
     Ok(names)
+}
+
+/// The entries of a directory; none if there is no such directory.
+fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<Entry>, GenerationError> {
+    match uninterrupted(|| disk.list(dir)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        listed => Ok(listed.map_err(|error| LogError::storage("list", dir, error))?),
+    }
 }
 
 impl GenerationStore {
@@ -131,17 +134,9 @@ impl GenerationStore {
         self.check_place()
     }
 
-    /// The directory.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
     /// Numbers of the files with an extension, ascending.
     fn numbers(&self, extension: &str) -> Result<BTreeSet<u64>, GenerationError> {
-        let entries = match uninterrupted(|| self.disk.list(&self.dir)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeSet::new()),
-            listed => listed.map_err(|error| LogError::storage("list", &self.dir, error))?,
-        };
+        let entries = list(&*self.disk, &self.dir)?;
         let number = |name: &str| {
             let number: u64 = name.strip_suffix(extension)?.strip_suffix('.')?.parse().ok()?;
             (name == name_of(number, extension)).then_some(number)

@@ -11,6 +11,7 @@ use crate::log::{Event, LogError, Tick};
 use crate::operators::{Layer, Purpose, ViewExport, panic_message};
 use crate::runs::{Frozen, Generation, Shard, SlotInfo};
 
+use super::crew::{Crew, join};
 use super::feed::Feed;
 use super::graph::{Dataflow, build};
 
@@ -55,29 +56,32 @@ pub enum BatchError {
     Stopped,
 }
 
-/// Runs a dataflow over `[base frontier, cut)`, which the feed must cover, and freezes it.
+/// Runs a dataflow over `[base frontier, cut)`, and freezes it. The feed must cover that range; in a cluster, the feeds of all
+/// processes together. What is returned are the shards of this process.
 pub fn run_batch<E: Event>(
     dataflow: &Arc<dyn Dataflow<E>>,
     base: Option<&Generation>,
     feed: Feed<E>,
     cut: Tick,
-    workers: usize,
+    crew: impl Into<Crew>,
     stop: &Arc<AtomicBool>,
 ) -> Result<BatchOutput, BatchError> {
+    let crew = crew.into();
     let base: Option<Vec<Arc<Shard>>> = base.filter(|base| !base.is_initial()).map(|base| base.shards.clone());
     let feed = Arc::new(feed);
     let halted = Arc::new(AtomicBool::new(false));
-    let results: Arc<Mutex<Vec<Option<Part>>>> = Arc::new(Mutex::new((0..workers).map(|_| None).collect()));
+    let results: Arc<Mutex<Vec<Option<Part>>>> = Arc::new(Mutex::new((0..crew.workers()).map(|_| None).collect()));
     let panicked: Arc<Mutex<Option<BatchError>>> = Arc::default();
 
     let guards = {
         let (dataflow, feed, halted, results, panicked, stop) =
             (Arc::clone(dataflow), Arc::clone(&feed), Arc::clone(&halted), Arc::clone(&results), Arc::clone(&panicked), Arc::clone(stop));
-        timely::execute(timely::Config::process(workers), move |worker| {
+        let places = crew.clone();
+        crew.execute("batch", move |worker| {
             if let Err(error) = rustix::process::nice(BATCH_NICE) {
                 tracing::debug!(%error, "the batch layer runs at normal priority");
             }
-            let index = worker.index();
+            let index = places.local(worker.index());
             let entry = Tick(cut.0.saturating_sub(1));
             let computed = catch_unwind(AssertUnwindSafe(|| {
                 let layer = Layer::new(base.as_ref().map(|shards| Arc::clone(&shards[index])), entry, Purpose::Batch);
@@ -103,15 +107,16 @@ pub fn run_batch<E: Event>(
         })
         .map_err(BatchError::Start)?
     };
-    for joined in guards.join() {
-        joined.map_err(|message| BatchError::Panicked { worker: 0, message })?;
-    }
+    let joined = join(guards);
 
     if let Some(error) = panicked.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(error);
     }
     if let Some(error) = feed.failure() {
         return Err(error.into());
+    }
+    for ended in joined {
+        ended.map_err(|message| BatchError::Panicked { worker: 0, message })?;
     }
     let parts: Option<Vec<Part>> = results.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
     let mut output = BatchOutput { bases: Vec::new(), frozen: Vec::new(), shards: Vec::new(), views: Vec::new(), outline: Vec::new() };

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
-use timely::WorkerConfig;
 use timely::communication::WorkerGuards;
 use timely::scheduling::SyncActivator;
 
@@ -15,6 +14,7 @@ use crate::log::{Event, Tick};
 use crate::operators::{Layer, Purpose, ViewExport, panic_message};
 use crate::runs::{Generation, History, View};
 
+use super::crew::{Crew, join};
 use super::feed::Feed;
 use super::graph::{Dataflow, build};
 
@@ -54,16 +54,18 @@ pub struct SpeedGraph<E: Event> {
 
 impl<E: Event> SpeedWorkers<E> {
     /// Starts the workers. `progress` is called by them after each turn.
-    pub fn start(workers: usize, progress: Progress) -> Result<Self, String> {
-        let communication = timely::Config::process(workers).communication;
+    pub fn start(crew: impl Into<Crew>, progress: Progress) -> Result<Self, String> {
+        let crew = crew.into();
+        let workers = crew.workers();
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded()).unzip();
         let receivers: Arc<Mutex<Vec<Option<Receiver<Arc<Install<E>>>>>>> = Arc::new(Mutex::new(receivers.into_iter().map(Some).collect()));
         let stop = Arc::new(AtomicBool::new(false));
         let (started, threads) = unbounded();
         let panicked: Arc<Mutex<Option<String>>> = Arc::default();
         let (stopped, panic_of) = (Arc::clone(&stop), Arc::clone(&panicked));
-        let guards = timely::execute(timely::Config { communication, worker: WorkerConfig::default() }, move |worker| {
-            let index = worker.index();
+        let places = crew.clone();
+        let guards = crew.execute("speed", move |worker| {
+            let index = places.local(worker.index());
             let queue = receivers.lock().expect("no worker panics here")[index].take().expect("each worker starts once");
             started.send((index, std::thread::current())).expect("the starter waits");
             let followed = catch_unwind(AssertUnwindSafe(|| {
@@ -152,7 +154,7 @@ impl<E: Event> SpeedWorkers<E> {
         self.stop.store(true, Ordering::Release);
         self.queues.iter().for_each(|(_, thread)| thread.unpark());
         if let Some(guards) = self.guards.lock().expect("joining does not panic while the lock is held").take() {
-            drop(guards.join());
+            drop(join(guards));
         }
     }
 }

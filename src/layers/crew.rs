@@ -1,0 +1,98 @@
+//! Who computes a graph: workers of this process, or of all processes of a cluster.
+
+use std::net::TcpStream;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use timely::WorkerConfig;
+use timely::communication::Hooks;
+use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
+use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
+use timely::communication::{Config, WorkerGuards};
+use timely::worker::Worker;
+
+/// Makes the connections on which the workers of different processes exchange rows.
+pub trait Links: Send + Sync {
+    /// A stream to each process, by index, and none to this one. All processes ask for the graph of the same name, and get the
+    /// ends of streams that nothing else uses. Returns when all have asked, or with the reason why that will not be.
+    fn connect(&self, graph: &str) -> Result<Vec<Option<TcpStream>>, String>;
+}
+
+/// The workers of one graph, or of all graphs of a layer: as many in each process.
+#[derive(Clone)]
+pub struct Crew {
+    workers: usize,
+    process: usize,
+    processes: usize,
+    links: Option<Arc<dyn Links>>,
+}
+
+impl From<usize> for Crew {
+    /// Workers of this process alone.
+    fn from(workers: usize) -> Self {
+        Self { workers, process: 0, processes: 1, links: None }
+    }
+}
+
+impl Crew {
+    /// `workers` in each of `processes`, of which this is number `process`.
+    pub fn new(workers: usize, process: usize, processes: usize, links: Arc<dyn Links>) -> Self {
+        Self { workers, process, processes, links: Some(links) }
+    }
+
+    /// Workers of this process.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// The number of this process.
+    pub fn process(&self) -> usize {
+        self.process
+    }
+
+    /// The number of processes.
+    pub fn processes(&self) -> usize {
+        self.processes
+    }
+
+    /// Workers of all processes.
+    pub fn peers(&self) -> usize {
+        self.workers * self.processes
+    }
+
+    /// The numbers of this process's workers among those of all.
+    pub fn own(&self) -> Range<usize> {
+        self.process * self.workers..(self.process + 1) * self.workers
+    }
+
+    /// The place of a worker among those of its process.
+    pub(super) fn local(&self, worker: usize) -> usize {
+        worker - self.process * self.workers
+    }
+
+    /// Starts the workers.
+    pub(super) fn execute<T, F>(&self, graph: &str, logic: F) -> Result<WorkerGuards<T>, String>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Worker) -> T + Send + Sync + 'static,
+    {
+        let config = WorkerConfig::default();
+        let Some(links) = self.links.as_ref().filter(|_| self.processes > 1) else {
+            return timely::execute(timely::Config { communication: Config::Process(self.workers), worker: config }, logic);
+        };
+        let streams = links.connect(graph)?;
+        let hooks = Hooks::default();
+        let local = ProcessBuilder::new_typed_vector(self.workers, hooks.refill.clone(), hooks.spill.clone());
+        let (builders, guard) = initialize_networking_from_sockets(local, streams, self.process, self.workers, hooks)
+            .map_err(|error| format!("the connections between processes cannot be used: {error}"))?;
+        let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
+        timely::execute::execute_from(builders, Box::new(guard), config, logic)
+    }
+}
+
+/// Waits for the workers. Threads that exchange rows panic when a process is gone, and timely passes that on to whoever waits:
+/// what workers say must have reached its place before.
+pub(super) fn join<T: Send + 'static>(guards: WorkerGuards<T>) -> Vec<Result<T, String>> {
+    catch_unwind(AssertUnwindSafe(|| guards.join())).unwrap_or_default()
+}

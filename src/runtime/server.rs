@@ -128,7 +128,7 @@ impl<E: Event> Server<E> {
         let history = options.history.as_millis() as u64;
         let store = GenerationStore::open(log.disk(), log.dir(), log.id(), &program.name, options.keep_generations)?;
         let node_options = NodeOptions {
-            workers: options.workers,
+            crew: options.workers.into(),
             history,
             batch_events: options.batch_events.max(1),
             version: program.identity(),
@@ -401,7 +401,7 @@ impl<E: Event> Service for Shared<E> {
 /// Recomputes a whole log in both layers, independently, and compares them at its end.
 pub fn audit_log<E: Event>(program: &Program<E>, log: &Log<E>, workers: usize) -> Result<(Tick, Vec<Audit>), StartError> {
     let serving = Arc::new(Serving::default());
-    let options = NodeOptions { workers, history: u64::MAX, ..NodeOptions::default() };
+    let options = NodeOptions { crew: workers.into(), history: u64::MAX, ..NodeOptions::default() };
     let node = Node::start(Arc::clone(&program.dataflow), log.clone(), options, serving).map_err(StartError::Threads)?;
     let mut coordinator = Coordinator::new(Box::new(OneProcess(Arc::new(node))));
     // The speed layer starts from nothing and follows the log from its first event, tick by tick.

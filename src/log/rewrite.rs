@@ -6,7 +6,6 @@ use super::block::Rows;
 use super::error::LogError;
 use super::event::Event;
 use super::frame::{LogId, SegmentId};
-use super::handle::take_lock;
 use super::mark::Mark;
 use super::meta::{Found, LOCK_NAME, Meta, look, partition_dir};
 use super::options::LogOptions;
@@ -15,6 +14,7 @@ use super::producers::Producers;
 use super::recovery::{Beside, Known, plan_all, producers_of};
 use super::redact::Redactions;
 use super::segment::{BLOCK_BYTES_MAX, SegmentWriter, sealed_name};
+use super::share::take_lock;
 use crate::storage::{Disk, LockGuard, uninterrupted};
 use serde::Serialize;
 use std::io::ErrorKind;
@@ -139,7 +139,7 @@ impl<'a> NewLog<'a> {
             redactions.carried_out().write(self.disk, &self.dir)?;
         }
         let reserved = reserved.max(self.last_tick);
-        let mark = Mark { log_id: self.meta.log_id.clone(), reserved, clean: true, synced: true, ends: self.ends };
+        let mark = Mark { log_id: self.meta.log_id.clone(), reserved, clean: true, synced: true, ends: self.ends, began: None };
         self.meta.write_last(self.disk, &self.dir, &mark)?;
         Ok(self.report)
     }

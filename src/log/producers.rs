@@ -155,6 +155,11 @@ impl Producers {
         self.0.is_empty()
     }
 
+    /// The names.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.keys()
+    }
+
     /// Judges an append of `events` events of type `event_type`.
     pub fn judge(&self, claim: &Claim, events: u64, event_type: u16, partition: Partition) -> Result<Verdict, ProducerError> {
         let (producer, sequence) = (claim.producer.to_string(), claim.sequence);

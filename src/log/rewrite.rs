@@ -52,6 +52,7 @@ pub fn rewrite<E: Event>(disk: &dyn Disk, source: &Path, target: &Path, options:
     let (log, revision) = (meta.id(source)?, redactions.revision());
     let plans = plan_all(&Known { disk, dir: source, log, mark: &mark, revision, types: &types, beside: Beside::Nobody })?;
     let mut copy = NewLog::begin::<E>(disk, target, meta.partitions, options)?;
+    copy.spread_producers(meta.producer_partitions());
     let mut segments_before = 0;
     for (number, plan) in plans.into_iter().enumerate() {
         let mut writer = PartitionWriter::<E>::new(&copy, Partition(number as u32));
@@ -118,6 +119,11 @@ impl<'a> NewLog<'a> {
         }
         let report = RewriteReport { log_id: log.to_string(), ..RewriteReport::default() };
         Ok(NewLog { disk, dir: dir.to_path_buf(), meta, log, options, ends: Vec::new(), last_tick: Tick::ZERO, report, _lock: lock })
+    }
+
+    /// Spreads producers over so many partitions, as the log does that is copied.
+    pub fn spread_producers(&mut self, partitions: u32) {
+        self.meta.producer_partitions = (partitions != self.meta.partitions).then_some(partitions);
     }
 
     /// Takes in the next partition.

@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use crate::log::{Event, Tick};
+use crate::log::{Event, Offset, Partition, Tick};
 use crate::runs::{Generation, GenerationError, GenerationStore, History, LogRange, Manifest};
 use crate::serving::Served;
 
@@ -80,18 +80,21 @@ impl<E: Event> Node<E> {
             // Process 0 drops it.
             return Err(GenerationError::Unusable { id, why: "is from before events were removed from the log".to_owned() });
         }
-        if covers.id != log.id || covers.ends.len() != log.ends.len() {
+        let Some(mut covered) = covers.ends_in(log.ends.len()).filter(|_| covers.id == log.id) else {
             return Err(GenerationError::Unusable { id, why: format!("is of log {}, this is log {}", covers.id, log.id) });
-        }
+        };
+        // What others' partitions have, the processes that own them compare.
+        let others = (0..).zip(&mut covered).filter(|(number, _)| !self.log.owns(Partition(*number)));
+        others.for_each(|(_, end)| *end = Offset(0));
         // What the log has below the frontier is fixed since the frontier was announced. If it is not what was covered, the log is
         // an older copy, or it lost its end, and may have grown again since.
-        let has = LogRange { ends: self.log.offsets_at(manifest.frontier)?, ..log.clone() };
-        if covers.ends != has.ends || manifest.frontier > self.log.frontier() {
+        let has = self.log.offsets_at(manifest.frontier)?;
+        if covered != has || manifest.frontier > self.log.frontier() {
             if !covers.synced {
                 return Err(GenerationError::Unusable { id, why: "covers events that the log lost: they were not synced".to_owned() });
             }
-            let place = |range: &LogRange| range.ends.iter().map(|end| end.to_string()).collect::<Vec<_>>().join(", ");
-            return Err(GenerationError::Ahead { id, frontier: manifest.frontier, covers: place(covers), has: place(&has) });
+            let place = |ends: &[Offset]| ends.iter().map(|end| end.to_string()).collect::<Vec<_>>().join(", ");
+            return Err(GenerationError::Ahead { id, frontier: manifest.frontier, covers: place(&covered), has: place(&has) });
         }
         let current = manifest.contents.fingerprint == self.blueprint.fingerprint();
         if !current && restored.outdated.is_some() {
@@ -106,7 +109,7 @@ impl<E: Event> Node<E> {
             return Ok(false);
         }
         let generation = Generation { id, frontier: manifest.frontier, shards: self.blueprint.restore(store, files, of, crew)? };
-        restored.tail = log.ends.iter().zip(&covers.ends).map(|(end, covered)| end.0 - covered.0).sum();
+        restored.tail = log.ends.iter().zip(&covered).map(|(end, covered)| end.0 - covered.0).sum();
         restored.resharded_from = (of != crew.peers()).then_some(of);
         restored.newest = Some(manifest.clone());
         let mut state = self.state();

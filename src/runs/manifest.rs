@@ -54,6 +54,14 @@ pub struct LogRange {
     pub synced: bool,
 }
 
+impl LogRange {
+    /// `ends` in a log of so many partitions: it may have grown since, and nothing was in its new ones. `None` when it has fewer.
+    pub(crate) fn ends_in(&self, partitions: usize) -> Option<Vec<Offset>> {
+        let new = partitions.checked_sub(self.ends.len())?;
+        Some(self.ends.iter().copied().chain(std::iter::repeat_n(Offset(0), new)).collect())
+    }
+}
+
 /// A collection that a dataflow keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotInfo {

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod client;
+mod cluster;
 mod diff;
 mod generations;
 mod ingest;

@@ -78,6 +78,16 @@ pub enum ClusterError {
     /// Another process was started differently.
     #[error("{0}\n  hint: all processes of a cluster run the same program with the same options")]
     Mismatch(String),
+    /// A process said that it stops.
+    #[error("process {process} ({address}) stopped: {why}\n  hint: start the cluster again; what was acknowledged is safe")]
+    Stopped {
+        /// Its number.
+        process: usize,
+        /// Its address.
+        address: String,
+        /// What it said.
+        why: String,
+    },
     /// A process is gone.
     #[error("lost process {process} ({address}): {why}\n  hint: start the cluster again; what was acknowledged is safe")]
     Lost {
@@ -95,7 +105,7 @@ impl ClusterError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Hosts(_) | Self::Listen { .. } | Self::Mismatch(_) => 2,
-            Self::Absent { .. } | Self::Lost { .. } => 4,
+            Self::Absent { .. } | Self::Stopped { .. } | Self::Lost { .. } => 4,
             Self::InUse { .. } => 6,
         }
     }

@@ -239,15 +239,18 @@ impl Cluster {
         self.lost().map_or(Ok(()), Err)
     }
 
-    /// Returns when a process is lost.
-    pub fn wait_for_loss(&self) -> ClusterError {
+    /// Waits until a process is lost, at most for `patience`.
+    pub fn wait_for_loss(&self, patience: Duration) -> Option<ClusterError> {
+        let deadline = Instant::now().checked_add(patience);
         let mut state = self.inner.lock();
-        loop {
-            if let Some(lost) = &state.lost {
-                return lost.clone();
+        while state.lost.is_none() {
+            let left = deadline.map_or(Duration::from_secs(3600), |deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                break;
             }
-            state = self.inner.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.inner.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        state.lost.clone()
     }
 
     /// How long ago something was heard of a process.
@@ -275,6 +278,13 @@ impl Cluster {
         while Instant::now() < deadline && self.inner.peers.iter().flatten().any(|peer| !peer.outgoing.is_empty()) {
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Ends the cluster because its processes must not go on together.
+    pub fn abandon(&self, reason: &str) {
+        let own = self.membership().process;
+        self.inner.lose(own, reason.to_owned());
+        self.leave(reason);
     }
 
     /// Ends all connections.
@@ -334,13 +344,19 @@ impl Inner {
     }
 
     fn lose(&self, process: usize, why: String) {
+        self.end(process, why, false);
+    }
+
+    fn end(&self, process: usize, why: String, stopped: bool) {
         if self.leaving.load(Ordering::Acquire) {
             return;
         }
         let mut state = self.lock();
         if state.lost.is_none() {
             let address = self.mesh.membership.addresses[process].clone();
-            state.lost = Some(ClusterError::Lost { process, address, why: why.clone() });
+            let why = why.clone();
+            state.lost =
+                Some(if stopped { ClusterError::Stopped { process, address, why } } else { ClusterError::Lost { process, address, why } });
         }
         drop(state);
         self.changed.notify_all();
@@ -395,7 +411,7 @@ impl Inner {
         let why = loop {
             match self.hear_one(process, &mut reader, said) {
                 Ok(None) => {}
-                Ok(Some(goodbye)) => break goodbye,
+                Ok(Some(goodbye)) => return self.end(process, goodbye, true),
                 Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => break "it closed the connection".to_owned(),
                 Err(error) => break format!("the connection broke: {error}"),
             }

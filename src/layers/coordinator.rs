@@ -54,14 +54,14 @@ pub struct Handover {
 }
 
 /// Why a cycle ended without a handover. The old generation is still being served.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum CycleError {
     /// A step failed on some process.
     #[error("{step} failed on process {process}: {reason}")]
     Step {
         /// The step.
-        step: &'static str,
+        step: String,
         /// The process, by index.
         process: usize,
         /// What it said.
@@ -220,7 +220,7 @@ impl Coordinator {
     pub fn audit(&mut self, cycle: Cycle) -> Result<Vec<Audit>, CycleError> {
         if self.standing.is_some() {
             let reason = "the dataflow was changed, and its views are still being computed".to_owned();
-            return Err(CycleError::Step { step: "audit", process: 0, reason, exit_code: 1 });
+            return Err(CycleError::Step { step: "audit".to_owned(), process: 0, reason, exit_code: 1 });
         }
         let cut = self.propose()?;
         let audited = self.guarded(|this| this.batch(cycle, cut).and_then(|_| this.compare()));
@@ -243,7 +243,7 @@ impl Coordinator {
     fn guarded<T>(&mut self, steps: impl FnOnce(&mut Self) -> Result<T, CycleError>) -> Result<T, CycleError> {
         catch_unwind(AssertUnwindSafe(|| steps(self))).unwrap_or_else(|panic| {
             let reason = format!("panicked: {}", panic_message(&*panic));
-            Err(CycleError::Step { step: "the cycle", process: 0, reason, exit_code: 1 })
+            Err(CycleError::Step { step: "the cycle".to_owned(), process: 0, reason, exit_code: 1 })
         })
     }
 
@@ -345,7 +345,7 @@ impl Coordinator {
         let reports = self.processes.ask(command);
         for (process, report) in reports.iter().enumerate() {
             if let Report::Failed(Failure { reason, exit_code }) = report {
-                return Err(CycleError::Step { step, process, reason: reason.clone(), exit_code: *exit_code });
+                return Err(CycleError::Step { step: step.to_owned(), process, reason: reason.clone(), exit_code: *exit_code });
             }
         }
         Ok(reports)

@@ -106,6 +106,13 @@ impl Crew {
     }
 }
 
+/// Whether a panic says that rows cannot be exchanged any more, because another process is gone: what timely's threads and workers
+/// then say. It is a consequence, and whoever knows which process is gone says more.
+pub fn is_broken_exchange(message: &str) -> bool {
+    const SAID: [&str; 4] = ["timely communication error", "MergeQueue poisoned", "Send thread panic", "Recv thread panic"];
+    SAID.iter().any(|said| message.contains(said))
+}
+
 /// Waits for the workers. Threads that exchange rows panic when a process is gone, and timely passes that on to whoever waits:
 /// what workers say must have reached its place before.
 pub(super) fn join<T: Send + 'static>(guards: WorkerGuards<T>) -> Vec<Result<T, String>> {

@@ -148,6 +148,11 @@ impl<E: Event> Node<E> {
         })
     }
 
+    /// What this process's answers are made from.
+    pub fn serving(&self) -> Arc<Serving> {
+        Arc::clone(&self.serving)
+    }
+
     /// What stopped the speed layer, if something did, and the exit code for it.
     pub fn failure(&self) -> Option<(String, u8)> {
         self.following.load().iter().find_map(|graph| self.failure_of(graph))

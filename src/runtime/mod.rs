@@ -4,8 +4,10 @@
 
 mod build;
 mod diff;
+mod gather;
 mod ingest;
 mod lines;
+mod members;
 mod program;
 mod server;
 pub mod service;

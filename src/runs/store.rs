@@ -167,9 +167,11 @@ impl GenerationStore {
         self.dir.join(name_of(number, extension))
     }
 
-    /// All manifests, newest first.
+    /// All manifests, newest first. One that process 0 of a cluster removes meanwhile is not among them.
     pub fn manifests(&self) -> Result<Vec<Listed>, GenerationError> {
-        Ok(self.numbered(MANIFEST)?.into_iter().rev().map(|id| (id, self.manifest(id))).collect())
+        let listed = self.numbered(MANIFEST)?.into_iter().rev().map(|id| (id, self.manifest(id)));
+        let gone = |error: &GenerationError| matches!(error, GenerationError::Storage(LogError::Storage { source, .. }) if source.kind() == ErrorKind::NotFound);
+        Ok(listed.filter(|(_, manifest)| !manifest.as_ref().is_err_and(gone)).collect())
     }
 
     fn manifest(&self, id: u64) -> Result<Manifest, GenerationError> {

@@ -12,6 +12,8 @@ use super::harness::*;
 
 /// How long a process may be silent in tests that lose one.
 pub const PEER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a process waits for the others there.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After the loss of a process, how long the others may take to end.
 pub const LOSS_MAX: Duration = Duration::from_secs(4);
 /// Ports that no system gives away by itself: those are asked for.
@@ -71,7 +73,7 @@ impl Plan {
     /// With the timeouts of tests that lose a process.
     pub fn hasty(self) -> Self {
         let peer_timeout = format!("{}ms", PEER_TIMEOUT.as_millis());
-        self.with(&["--peer-timeout", &peer_timeout, "--connect-timeout", "20s"])
+        self.with(&["--peer-timeout", &peer_timeout, "--connect-timeout", &format!("{}s", CONNECT_TIMEOUT.as_secs())])
     }
 
     pub fn processes(&self) -> usize {
@@ -150,12 +152,9 @@ impl Cluster {
     }
 }
 
-/// Waits for the end of a process that lost another: exit code 4, and one line that names it.
+/// Asserts that a process ended as one that lost one of those: exit code 4, and one line that names it.
 #[track_caller]
-pub fn ends_without(process: Guard, lost: &[String]) -> Duration {
-    let started = Instant::now();
-    let ended = process.wait();
-    let took = started.elapsed();
+pub fn check_lost(ended: &Ended, lost: &[String]) {
     let errors: Vec<&str> = ended.err.lines().filter(|line| line.starts_with("error: ")).collect();
     assert_eq!((ended.code, errors.len()), (4, 1), "{lost:?} lost, and it says: {}", ended.err);
     assert!(lost.iter().any(|lost| errors[0].contains(lost)), "{lost:?} lost, and it says: {}", ended.err);
@@ -163,6 +162,14 @@ pub fn ends_without(process: Guard, lost: &[String]) -> Duration {
         assert!(!ended.err.contains(panic), "{lost:?} lost, and it says: {}", ended.err);
     }
     assert_eq!(ended.out, "", "nothing is said on stdout");
+}
+
+/// Waits for the end of a process that lost one of those at `since`. Returns how long that took.
+#[track_caller]
+pub fn ends_without(process: Guard, lost: &[String], since: Instant) -> Duration {
+    let ended = process.wait();
+    let took = since.elapsed();
+    check_lost(&ended, lost);
     assert!(took <= LOSS_MAX, "{lost:?} lost, and it took {took:?}: {}", ended.err);
     took
 }

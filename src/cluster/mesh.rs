@@ -19,6 +19,8 @@ const HANDSHAKES_MAX: usize = 64;
 const REDIAL: Duration = Duration::from_millis(50);
 /// How long a process keeps asking one that turns it away for a reason that may go away.
 const REFUSED_PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for a connection of a graph, if nobody is lost and nobody gives up.
+const GRAPH_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// How often someone who waits looks whether there is still something to wait for.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -280,9 +282,10 @@ impl Mesh {
         Ok((stream, reply))
     }
 
-    /// A connection to each other process for the workers of a graph: see [`crate::layers::Links`].
-    pub fn connect(&self, name: &str, number: u64, patience: Duration, stop: &AtomicBool) -> Result<Vec<Option<TcpStream>>, String> {
-        let deadline = Instant::now() + patience;
+    /// A connection to each other process for the workers of a graph: see [`crate::layers::Links`]. A process may have a lot to do
+    /// before it asks for its end; if it is gone, that is noticed elsewhere.
+    pub fn connect(&self, name: &str, number: u64, stop: &AtomicBool) -> Result<Vec<Option<TcpStream>>, String> {
+        let deadline = Instant::now() + GRAPH_PATIENCE;
         // What is left of graphs that were given up.
         self.lock().graphs.retain(|(other, old, _), _| other != name || *old >= number);
         let mut streams: Vec<Option<TcpStream>> = Vec::new();

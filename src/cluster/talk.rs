@@ -41,6 +41,7 @@ const REQUEST: u8 = 1;
 const ANSWER: u8 = 2;
 const STATEMENT: u8 = 3;
 const GOODBYE: u8 = 4;
+const DONE: u8 = 5;
 
 /// Carries out what other processes ask.
 pub trait Handler: Send + Sync {
@@ -77,7 +78,6 @@ struct Inner {
     mesh: Arc<Mesh>,
     peers: Vec<Option<Peer>>,
     started: Instant,
-    connect_timeout: Duration,
     peer_timeout: Duration,
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, (usize, Sender<Value>)>>,
@@ -101,6 +101,8 @@ struct Peer {
     /// Milliseconds after the start when something was last heard.
     heard: AtomicU64,
     tick: AtomicU64,
+    /// It has nothing left to do, and may go.
+    done: AtomicBool,
 }
 
 impl Cluster {
@@ -118,13 +120,19 @@ impl Cluster {
             let (outgoing, queue) = bounded(OUTGOING_MAX);
             let (said, statements) = unbounded();
             threads.push((process, clone()?, clone()?, queue, said));
-            peers.push(Some(Peer { outgoing, statements, stream, heard: AtomicU64::new(0), tick: AtomicU64::new(0) }));
+            peers.push(Some(Peer {
+                outgoing,
+                statements,
+                stream,
+                heard: AtomicU64::new(0),
+                tick: AtomicU64::new(0),
+                done: AtomicBool::new(false),
+            }));
         }
         let inner = Arc::new(Inner {
             mesh,
             peers,
             started: Instant::now(),
-            connect_timeout: options.connect_timeout,
             peer_timeout: options.peer_timeout,
             next: AtomicU64::new(0),
             waiting: Mutex::default(),
@@ -268,6 +276,27 @@ impl Cluster {
         self.inner.tick.store(tick, Ordering::Release);
     }
 
+    /// Waits until a process has nothing left to do.
+    pub fn wait_until_done(&self, process: usize) -> Result<(), ClusterError> {
+        let Some(peer) = &self.inner.peers[process] else { return Ok(()) };
+        let mut state = self.inner.lock();
+        while !peer.done.load(Ordering::Acquire) {
+            if let Some(lost) = &state.lost {
+                return Err(lost.clone());
+            }
+            state = self.inner.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
+    /// Ends work that has an end: says that this process has nothing left to do, and waits for the others to say so.
+    pub fn part(&self) -> Result<(), ClusterError> {
+        self.others().for_each(|process| self.inner.send(process, DONE, 0, &Value::Null, &[]));
+        self.others().try_for_each(|process| self.wait_until_done(process))?;
+        self.inner.leaving.store(true, Ordering::Release);
+        Ok(())
+    }
+
     /// Says goodbye: the others stop, too, and name the reason. From here on no loss is noticed.
     pub fn leave(&self, reason: &str) {
         self.inner.leaving.store(true, Ordering::Release);
@@ -297,7 +326,7 @@ impl Cluster {
 
 impl Links for Cluster {
     fn connect(&self, graph: &str, number: u64, stop: &AtomicBool) -> Result<Vec<Option<TcpStream>>, String> {
-        self.inner.mesh.connect(graph, number, self.inner.connect_timeout, stop)
+        self.inner.mesh.connect(graph, number, stop)
     }
 }
 
@@ -348,7 +377,8 @@ impl Inner {
     }
 
     fn end(&self, process: usize, why: String, stopped: bool) {
-        if self.leaving.load(Ordering::Acquire) {
+        let done = self.peers[process].as_ref().is_some_and(|peer| peer.done.load(Ordering::Acquire));
+        if done || self.leaving.load(Ordering::Acquire) {
             return;
         }
         let mut state = self.lock();
@@ -452,6 +482,11 @@ impl Inner {
                 }
             }
             STATEMENT => drop(said.send(head)),
+            DONE => {
+                peer.done.store(true, Ordering::Release);
+                drop(self.lock());
+                self.changed.notify_all();
+            }
             GOODBYE => return Ok(Some(head.as_str().unwrap_or("it stopped").to_owned())),
             kind => return Err(std::io::Error::other(format!("a message of unknown kind {kind}"))),
         }

@@ -57,6 +57,7 @@ mod merge;
 mod meta;
 mod options;
 mod partition;
+pub(crate) mod place;
 mod position;
 mod producers;
 mod reader;

@@ -35,7 +35,7 @@ pub const PRODUCERS_MAX: usize = 1024;
 pub const PRODUCER_WINDOW: usize = 128;
 
 /// Why an append of a producer was refused. Nothing was stored.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub enum ProducerError {
     /// The name is empty, too long, or has control characters.

@@ -85,6 +85,17 @@ pub struct FileInfo {
     pub crc: u32,
 }
 
+impl Contents {
+    /// Joined with the part of the next process.
+    pub fn and(mut self, next: Self) -> Self {
+        self.shards.extend(next.shards);
+        // Each process names the ends of its own partitions.
+        self.log.ends = self.log.ends.iter().zip(&next.log.ends).map(|(a, b)| *a.max(b)).collect();
+        self.log.synced &= next.log.synced;
+        self
+    }
+}
+
 impl Manifest {
     /// Rows in all files.
     pub fn rows(&self) -> u64 {

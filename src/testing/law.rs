@@ -191,7 +191,7 @@ fn through_files<E: Event>(
         |(worker, shard): (usize, &Arc<Shard>)| shard.compact_files(&store, worker, &AtomicBool::new(false)).expect("they are merged");
     base.shards.iter().enumerate().for_each(merge);
     let files = base.shards.iter().map(|shard| shard.files()).collect();
-    Generation { shards: blueprint.restore(&store, files, others).expect("they are read"), ..base }
+    Generation { shards: blueprint.restore(&store, files, workers, &others.into()).expect("they are read"), ..base }
 }
 
 /// Both kinds of audit of a speed graph at a cut must agree.

@@ -358,6 +358,7 @@ fn a_power_cut_while_marks_become_one_forgets_nothing() {
         for seed in seeds(15) {
             let disk = disk.after_power_cut(seed);
             assert!(verify(&disk, dir()).unwrap().is_whole(), "step {step}, LAMBDAFLOW_SEED={seed}");
+            assert!(info(&disk, dir()).unwrap().reserved >= announced, "step {step}, LAMBDAFLOW_SEED={seed}");
             let reader = LogReader::<Note>::open(&disk, dir()).unwrap();
             assert_eq!(reader.events_total(), read.len() as u64);
             let log = open(&disk, &clock, inline_small()).unwrap();
@@ -606,8 +607,9 @@ fn shares_append_at_the_same_time_while_a_reader_without_a_lock_looks() {
         let before = LogReader::<Note>::open(&disk, dir()).unwrap().events_total();
         let (acked, count) = (AtomicU64::new(before), 300);
         std::thread::scope(|scope| {
-            for (index, log) in shares.iter().enumerate() {
-                let acked = &acked;
+            let acked = &acked;
+            let append = |(index, log): (usize, &Log<Note>)| {
+                let log = log.clone();
                 scope.spawn(move || {
                     for number in 0..count {
                         let first = 1_000_000 * u64::from(of) + 10_000 * index as u64 + number;
@@ -615,9 +617,10 @@ fn shares_append_at_the_same_time_while_a_reader_without_a_lock_looks() {
                         acked.fetch_add(1, Ordering::SeqCst);
                     }
                     log.advance().unwrap();
-                });
-            }
-            while acked.load(Ordering::SeqCst) < before + u64::from(of) * count {
+                })
+            };
+            let appending: Vec<_> = shares.iter().enumerate().map(append).collect();
+            while appending.iter().any(|thread| !thread.is_finished()) {
                 let acked = acked.load(Ordering::SeqCst);
                 let found = LogReader::<Note>::open(&disk, dir()).unwrap().events_total();
                 assert!(found >= acked, "{found} events, {acked} were acknowledged before");

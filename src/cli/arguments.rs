@@ -81,9 +81,6 @@ pub(crate) struct Run {
     /// Where to listen; port 0 takes a free one. In a cluster, the second process of a machine takes the next port, and so on.
     #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDR")]
     pub listen: SocketAddr,
-    /// Listen on an address that other machines reach. There is no authentication.
-    #[arg(long)]
-    pub insecure: bool,
     /// How often the current tick is closed: the freshness of answers.
     #[arg(long, default_value = "10ms", value_parser = duration)]
     pub tick: Duration,
@@ -125,6 +122,9 @@ pub(crate) struct Processes {
     /// How long another process may be silent until it counts as lost; then all stop with exit code 4.
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub peer_timeout: Duration,
+    /// Let the cluster's address, and --listen, be ones that other machines reach. There is no authentication.
+    #[arg(long)]
+    pub insecure: bool,
     /// What tells this cluster from others; the same for all processes.
     #[arg(long, env = "LAMBDAFLOW_CLUSTER_TOKEN", default_value = "", hide_env_values = true, hide_default_value = true)]
     pub cluster_token: String,
@@ -236,9 +236,8 @@ pub(crate) struct Audit {
     /// Audit this log, which no server may have open; without it, a running server is asked.
     #[arg(long, value_name = "DIR")]
     pub log: Option<PathBuf>,
-    /// Worker threads of each layer.
-    #[arg(short = 'w', long, alias = "threads", default_value_t = 1, value_parser = workers)]
-    pub workers: usize,
+    #[command(flatten)]
+    pub processes: Processes,
     #[command(flatten)]
     pub server: Server,
     /// How to print the result.

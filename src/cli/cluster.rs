@@ -31,14 +31,14 @@ impl Processes {
     }
 
     /// Meets the other processes, if there are any. From then on this process ends when one of them is lost, unless `stopping`.
-    pub fn join(&self, insecure: bool, program: ProgramId, stopping: &Arc<AtomicBool>) -> Result<Option<Cluster>, Failure> {
+    pub fn join(&self, program: ProgramId, stopping: &Arc<AtomicBool>) -> Result<Option<Cluster>, Failure> {
         let membership = self.membership()?;
         if membership.processes() == 1 {
             return Ok(None);
         }
         let loopback =
             |address: &String| address.to_socket_addrs().is_ok_and(|mut all| all.all(|address| IpAddr::is_loopback(&address.ip())));
-        if self.cluster_token.is_empty() && !insecure && !membership.addresses.iter().all(loopback) {
+        if self.cluster_token.is_empty() && !self.insecure && !membership.addresses.iter().all(loopback) {
             return Err(Failure::usage(
                 "the hostfile names addresses that other machines reach, and there is no token\n  hint: give all processes the same LAMBDAFLOW_CLUSTER_TOKEN on a private network, or say --insecure",
             ));

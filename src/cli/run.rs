@@ -17,7 +17,7 @@ use super::runnable::open;
 const HEALTH_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8, Failure> {
-    if !arguments.listen.ip().is_loopback() && !arguments.insecure {
+    if !arguments.listen.ip().is_loopback() && !arguments.processes.insecure {
         return Err(Failure::usage(format!(
             "{} can be reached from other machines, and there is no authentication\n  hint: listen on 127.0.0.1, or say --insecure",
             arguments.listen
@@ -44,7 +44,7 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
     };
     let stopping = Arc::new(AtomicBool::new(false));
     let id = Server::program_id(program, &options)?;
-    let cluster = arguments.processes.join(arguments.insecure, id, &stopping)?;
+    let cluster = arguments.processes.join(id, &stopping)?;
     let server = match &cluster {
         Some(cluster) => {
             let log_options = LogOptions { durability: arguments.durability.into(), ..LogOptions::default() };

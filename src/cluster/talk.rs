@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,8 @@ use crate::layers::Links;
 
 /// How often a process says that it is there, at the least.
 const BEAT: Duration = Duration::from_millis(50);
+/// How long a process that stops tries to get its last messages out.
+const FLUSH: Duration = Duration::from_millis(500);
 /// Messages that wait to be sent to one process; whoever has more waits.
 const OUTGOING_MAX: usize = 1024;
 /// Largest message. 4 GiB.
@@ -41,6 +43,7 @@ const REQUEST: u8 = 1;
 const ANSWER: u8 = 2;
 const STATEMENT: u8 = 3;
 const GOODBYE: u8 = 4;
+const DONE: u8 = 5;
 
 /// Carries out what other processes ask.
 pub trait Handler: Send + Sync {
@@ -77,7 +80,6 @@ struct Inner {
     mesh: Arc<Mesh>,
     peers: Vec<Option<Peer>>,
     started: Instant,
-    connect_timeout: Duration,
     peer_timeout: Duration,
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, (usize, Sender<Value>)>>,
@@ -96,11 +98,15 @@ struct State {
 
 struct Peer {
     outgoing: Sender<Vec<u8>>,
+    /// Messages that were not written yet.
+    unsent: AtomicUsize,
     statements: Receiver<Value>,
     stream: TcpStream,
     /// Milliseconds after the start when something was last heard.
     heard: AtomicU64,
     tick: AtomicU64,
+    /// It has nothing left to do, and may go.
+    done: AtomicBool,
 }
 
 impl Cluster {
@@ -118,13 +124,20 @@ impl Cluster {
             let (outgoing, queue) = bounded(OUTGOING_MAX);
             let (said, statements) = unbounded();
             threads.push((process, clone()?, clone()?, queue, said));
-            peers.push(Some(Peer { outgoing, statements, stream, heard: AtomicU64::new(0), tick: AtomicU64::new(0) }));
+            peers.push(Some(Peer {
+                outgoing,
+                statements,
+                stream,
+                heard: AtomicU64::new(0),
+                tick: AtomicU64::new(0),
+                done: AtomicBool::new(false),
+                unsent: AtomicUsize::new(0),
+            }));
         }
         let inner = Arc::new(Inner {
             mesh,
             peers,
             started: Instant::now(),
-            connect_timeout: options.connect_timeout,
             peer_timeout: options.peer_timeout,
             next: AtomicU64::new(0),
             waiting: Mutex::default(),
@@ -268,16 +281,43 @@ impl Cluster {
         self.inner.tick.store(tick, Ordering::Release);
     }
 
+    /// Waits until a process has nothing left to do.
+    pub fn wait_until_done(&self, process: usize) -> Result<(), ClusterError> {
+        let Some(peer) = &self.inner.peers[process] else { return Ok(()) };
+        let mut state = self.inner.lock();
+        while !peer.done.load(Ordering::Acquire) {
+            if let Some(lost) = &state.lost {
+                return Err(lost.clone());
+            }
+            state = self.inner.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
+    /// Ends work that has an end: says that this process has nothing left to do, and waits for the others to say so.
+    pub fn part(&self) -> Result<(), ClusterError> {
+        self.others().for_each(|process| self.inner.send(process, DONE, 0, &Value::Null, &[]));
+        self.others().try_for_each(|process| self.wait_until_done(process))?;
+        self.inner.leaving.store(true, Ordering::Release);
+        self.flush();
+        Ok(())
+    }
+
+    /// Waits until what was said is on its way, as long as somebody may still be listening.
+    fn flush(&self) {
+        let deadline = Instant::now() + FLUSH;
+        let unsent = |peer: &Peer| peer.unsent.load(Ordering::Acquire) > 0;
+        while Instant::now() < deadline && self.inner.peers.iter().flatten().any(unsent) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Says goodbye: the others stop, too, and name the reason. From here on no loss is noticed.
     pub fn leave(&self, reason: &str) {
         self.inner.leaving.store(true, Ordering::Release);
         self.others().for_each(|process| self.inner.send(process, GOODBYE, 0, &value(&reason), &[]));
         self.inner.mesh.close("the process stops");
-        // What is queued is sent before the process ends, if it can be.
-        let deadline = Instant::now() + BEAT * 4;
-        while Instant::now() < deadline && self.inner.peers.iter().flatten().any(|peer| !peer.outgoing.is_empty()) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        self.flush();
     }
 
     /// Ends the cluster because its processes must not go on together.
@@ -297,7 +337,7 @@ impl Cluster {
 
 impl Links for Cluster {
     fn connect(&self, graph: &str, number: u64, stop: &AtomicBool) -> Result<Vec<Option<TcpStream>>, String> {
-        self.inner.mesh.connect(graph, number, self.inner.connect_timeout, stop)
+        self.inner.mesh.connect(graph, number, stop)
     }
 }
 
@@ -335,6 +375,7 @@ impl Inner {
         message.extend((body.len() as u64).to_le_bytes());
         message.extend(head.as_bytes());
         message.extend(body);
+        peer.unsent.fetch_add(1, Ordering::AcqRel);
         // A process that is gone is noticed elsewhere.
         let _ = peer.outgoing.send(message);
     }
@@ -348,7 +389,8 @@ impl Inner {
     }
 
     fn end(&self, process: usize, why: String, stopped: bool) {
-        if self.leaving.load(Ordering::Acquire) {
+        let done = self.peers[process].as_ref().is_some_and(|peer| peer.done.load(Ordering::Acquire));
+        if done || self.leaving.load(Ordering::Acquire) {
             return;
         }
         let mut state = self.lock();
@@ -383,7 +425,13 @@ impl Inner {
         loop {
             let message = queue.recv_timeout(BEAT.saturating_sub(last_beat.elapsed()));
             let written = match message {
-                Ok(message) => stream.write_all(&message),
+                Ok(message) => {
+                    let written = stream.write_all(&message);
+                    if let Some(peer) = &self.peers[process] {
+                        peer.unsent.fetch_sub(1, Ordering::AcqRel);
+                    }
+                    written
+                }
                 Err(RecvTimeoutError::Timeout) => Ok(()),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
@@ -452,6 +500,11 @@ impl Inner {
                 }
             }
             STATEMENT => drop(said.send(head)),
+            DONE => {
+                peer.done.store(true, Ordering::Release);
+                drop(self.lock());
+                self.changed.notify_all();
+            }
             GOODBYE => return Ok(Some(head.as_str().unwrap_or("it stopped").to_owned())),
             kind => return Err(std::io::Error::other(format!("a message of unknown kind {kind}"))),
         }

@@ -156,3 +156,40 @@ pub(crate) fn remove_others(disk: &dyn Disk, dir: &Path) -> Result<(), LogError>
 pub(crate) fn reserve(now: Tick, floor: Tick) -> Tick {
     now.plus(RESERVE_TICKS).max(floor.plus(RESERVE_BEHIND_CLOCK_TICKS))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(reserved: u64, clean: bool, synced: bool, ends: [u64; 3]) -> Mark {
+        let ends = ends.map(Offset).to_vec();
+        Mark { log_id: "log".to_owned(), reserved: Tick(reserved), clean, synced, ends, began: Some(Tick(3)) }
+    }
+
+    #[test]
+    fn marks_say_together_what_no_one_of_them_may_be_held_to_alone() {
+        let combined = |others: Vec<(u32, Mark)>| Marks { first: mark(7, true, true, [4, 1, 0]), others }.combined();
+        let whole = |mark: Mark| Mark { began: None, ..mark };
+        assert_eq!(combined(vec![]), whole(mark(7, true, true, [4, 1, 0])));
+        assert_eq!(combined(vec![(1, mark(9, true, true, [2, 8, 0]))]), whole(mark(9, true, true, [4, 8, 0])));
+        assert_eq!(combined(vec![(2, mark(5, false, true, [0, 0, 1]))]), whole(mark(7, false, true, [4, 1, 1])));
+        assert_eq!(combined(vec![(2, mark(5, true, false, [0, 0, 1]))]), whole(mark(7, true, false, [4, 1, 1])));
+    }
+
+    #[test]
+    fn a_share_begins_at_what_it_reserved_and_where_the_others_began() {
+        let marks = Marks { first: mark(20, false, true, [0; 3]), others: vec![(1, mark(10, false, true, [0; 3]))] };
+        let begin = |index, of| marks.begin(Share { index, of }).0;
+        assert_eq!([begin(0, 1), begin(0, 3), begin(1, 3), begin(2, 3)], [20, 20, 10, 3]);
+    }
+
+    #[test]
+    fn each_share_has_one_name() {
+        for (index, name) in [(1, "mark-0001"), (37, "mark-0037"), (12_345, "mark-12345")] {
+            assert_eq!((share_name(NAME, index).as_str(), share_of_name(NAME, name)), (name, Some(index)));
+        }
+        for name in ["mark", "mark-", "mark-1", "mark-0000", "mark-00001", "mark-000a", "mark-0001.tmp", "lock-0001", "mark-99999999999"] {
+            assert_eq!(share_of_name(NAME, name), None, "{name}");
+        }
+    }
+}

@@ -19,4 +19,4 @@ pub use ingest::{
 };
 pub use lines::{LINE_BYTES_MAX, for_each_line};
 pub use program::{LineParser, OnError, Program, SampleLines};
-pub use server::{CYCLES_WAITING_MAX, KEEP_GENERATIONS, Server, ServerOptions, StartError, audit_log};
+pub use server::{CYCLES_WAITING_MAX, KEEP_GENERATIONS, Server, ServerOptions, StartError, audit_id, audit_log, audit_log_in};

@@ -162,14 +162,8 @@ impl<E: Event> Server<E> {
 
     /// What the other processes of a cluster must run alike.
     pub fn program_id(program: &Program<E>, options: &ServerOptions) -> Result<ProgramId, StartError> {
-        let blueprint = Blueprint::of(&program.dataflow, &program.identity()).map_err(StartError::Threads)?;
-        Ok(ProgramId {
-            dataflow: program.name.clone(),
-            version: program.identity(),
-            fingerprint: format!("{:016x}", blueprint.fingerprint()),
-            event: EventType::of::<E>().to_string(),
-            options: vec![("--history".to_owned(), format!("{} ms", options.history.as_millis()))],
-        })
+        let history = ("--history".to_owned(), format!("{} ms", options.history.as_millis()));
+        program_id(program, vec![("the command".to_owned(), "run".to_owned()), history])
     }
 
     /// As [`Server::start`], as one of the processes of a cluster over the log in `dir`. Process 0 recovers the log; then each
@@ -281,6 +275,18 @@ impl<E: Event> Drop for Server<E> {
     fn drop(&mut self) {
         self.halt();
     }
+}
+
+/// What the processes that carry out a command together must run alike.
+fn program_id<E: Event>(program: &Program<E>, options: Vec<(String, String)>) -> Result<ProgramId, StartError> {
+    let blueprint = Blueprint::of(&program.dataflow, &program.identity()).map_err(StartError::Threads)?;
+    Ok(ProgramId {
+        dataflow: program.name.clone(),
+        version: program.identity(),
+        fingerprint: format!("{:016x}", blueprint.fingerprint()),
+        event: EventType::of::<E>().to_string(),
+        options,
+    })
 }
 
 /// Opens this process's share of a log that all processes reach.
@@ -630,10 +636,51 @@ fn unexpected(reply: &Reply) -> ServiceError {
 
 /// Recomputes a whole log in both layers, independently, and compares them at its end.
 pub fn audit_log<E: Event>(program: &Program<E>, log: &Log<E>, workers: usize) -> Result<(Tick, Vec<Audit>), StartError> {
-    let serving = Arc::new(Serving::default());
-    let options = NodeOptions { crew: workers.into(), history: u64::MAX, ..NodeOptions::default() };
-    let node = Node::start(Arc::clone(&program.dataflow), log.clone(), options, serving).map_err(StartError::Threads)?;
-    let mut coordinator = Coordinator::new(Box::new(OneProcess(Arc::new(node))));
+    let node = Arc::new(start_audit(program, log, workers.into())?);
+    audit_all(Box::new(OneProcess(node)), log)
+}
+
+/// What the processes that audit a log together must run alike.
+pub fn audit_id<E: Event>(program: &Program<E>) -> Result<ProgramId, StartError> {
+    program_id(program, vec![("the command".to_owned(), "audit".to_owned())])
+}
+
+/// As [`audit_log`], as one of the processes of a cluster over the log in `dir`, which must be there. The result is process 0's.
+pub fn audit_log_in<E: Event>(cluster: &Cluster, program: &Program<E>, dir: &Path) -> Result<Option<(Tick, Vec<Audit>)>, StartError> {
+    let audited = try_audit_log_in(cluster, program, dir);
+    audited.inspect_err(|error| cluster.leave(&format!("it could not audit: {error}")))
+}
+
+fn try_audit_log_in<E: Event>(cluster: &Cluster, program: &Program<E>, dir: &Path) -> Result<Option<(Tick, Vec<Audit>)>, StartError> {
+    let membership = cluster.membership();
+    let (process, processes) = (membership.process, membership.processes());
+    crate::log::id(&RealDisk, dir)?;
+    let share = Share { index: process as u32, of: processes as u32 };
+    let log = open_share::<E>(cluster, dir, LogOptions { share, ..LogOptions::default() })?;
+    let node = Arc::new(start_audit(program, &log, Crew::new(membership.workers, process, processes, Arc::new(cluster.clone())))?);
+    // As in a server: its workers cannot be waited for alone.
+    std::mem::forget(Arc::clone(&node));
+    cluster.handle(Arc::new(Member { node: Arc::clone(&node), shared: OnceLock::new() }));
+    let mut audited = None;
+    if process == 0 {
+        cluster.others().try_for_each(|other| cluster.hear::<Ready>(other).map(drop))?;
+        audited = Some(audit_all(Box::new(AllProcesses { node, cluster: cluster.clone(), over: None }), &log)?);
+    } else {
+        cluster.tell(0, &Ready);
+        cluster.wait_until_done(0)?;
+    }
+    log.close()?;
+    cluster.part()?;
+    Ok(audited)
+}
+
+fn start_audit<E: Event>(program: &Program<E>, log: &Log<E>, crew: Crew) -> Result<Node<E>, StartError> {
+    let options = NodeOptions { crew, history: u64::MAX, ..NodeOptions::default() };
+    Node::start(Arc::clone(&program.dataflow), log.clone(), options, Arc::default()).map_err(StartError::Threads)
+}
+
+fn audit_all<E: Event>(processes: Box<dyn Processes>, log: &Log<E>) -> Result<(Tick, Vec<Audit>), StartError> {
+    let mut coordinator = Coordinator::new(processes);
     // The speed layer starts from nothing and follows the log from its first event, tick by tick.
     coordinator.start_empty()?;
     Ok((log.frontier(), coordinator.audit(Cycle::Full)?))

@@ -68,9 +68,18 @@ fn end_with(cluster: &Cluster, stopping: &AtomicBool) {
         std::thread::sleep(pause);
         waited += pause;
     }
-    if !stopping.load(Ordering::Acquire) {
+    if !stopping.swap(true, Ordering::AcqRel) {
+        cluster.flush();
         let _ = writeln!(std::io::stderr(), "error: {lost}");
         std::process::exit(lost.exit_code().into());
+    }
+}
+
+/// From here on the end of this process is the caller's to explain. Does not return when the loss of another process is being
+/// explained already: the process is about to end.
+pub(super) fn claim_end(stopping: &AtomicBool) {
+    while stopping.swap(true, Ordering::AcqRel) {
+        std::thread::park();
     }
 }
 

@@ -11,6 +11,7 @@ use crate::runtime::{Program, Server, ServerOptions};
 
 use super::Failure;
 use super::arguments::Run;
+use super::cluster::claim_end;
 use super::runnable::open;
 
 /// How often a server looks whether it can go on.
@@ -48,7 +49,8 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
     let server = match &cluster {
         Some(cluster) => {
             let log_options = LogOptions { durability: arguments.durability.into(), ..LogOptions::default() };
-            Server::start_in(cluster, program.clone(), &arguments.log, log_options, options)?
+            let started = Server::start_in(cluster, program.clone(), &arguments.log, log_options, options);
+            started.inspect_err(|_| claim_end(&stopping))?
         }
         None => Server::start(program.clone(), open::<E>(&arguments.log, arguments.durability)?, options)?,
     };
@@ -65,7 +67,10 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
             () = told_to_stop() => None,
             fatal = cannot_go_on(&server) => Some(fatal),
         };
-        stopping.store(true, Ordering::Release);
+        match fatal {
+            Some(_) => claim_end(&stopping),
+            None => stopping.store(true, Ordering::Release),
+        }
         let _ = stop.send(());
         // Requests that wait for a tick may take long; a second signal does not wait for them.
         tokio::select! {
@@ -80,6 +85,8 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
         Some((message, code)) => {
             if let Some(cluster) = &cluster {
                 cluster.leave(&message);
+                // Its threads wait for workers that wait for the other processes. The process ends instead.
+                std::mem::forget(server);
             }
             Err(Failure::new(message, code))
         }

@@ -9,7 +9,7 @@ use crate::runtime::{Program, audit_id, audit_log, audit_log_in};
 use crate::storage::RealDisk;
 
 use super::arguments::{Audit, Diff, DurabilityArgument, Generate, Ingest, LogCat, LogCopy, LogRedact, Oracle, Run};
-use super::{Failure, client, diff, ingest, oracle, run};
+use super::{Failure, client, cluster, diff, ingest, oracle, run};
 
 /// A program that the command line can carry out. Implemented by [`Program`].
 #[expect(private_interfaces, reason = "the arguments are the command line's own")]
@@ -62,7 +62,7 @@ impl<E: Event> Runnable for Program<E> {
         let Some(dir) = &arguments.log else { return Err(Failure::usage("--log DIR is missing")) };
         let stopping = Arc::new(AtomicBool::new(false));
         if let Some(cluster) = arguments.processes.join(audit_id(self)?, &stopping)? {
-            let audited = audit_log_in(&cluster, self, dir)?;
+            let audited = audit_log_in(&cluster, self, dir).inspect_err(|_| cluster::claim_end(&stopping))?;
             return audited.map_or(Ok(0), |(at, audits)| client::print_audits(Some(at), &audits, arguments.format));
         }
         let log = open_existing::<E>(dir)?;

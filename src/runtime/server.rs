@@ -176,7 +176,7 @@ impl<E: Event> Server<E> {
         options: ServerOptions,
     ) -> Result<Self, StartError> {
         let started = Self::try_start_in(cluster, program, dir, log_options, options);
-        started.inspect_err(|error| cluster.leave(&format!("it could not start: {error}")))
+        started.map_err(|error| end_of_start(cluster, error, "it could not start"))
     }
 
     fn try_start_in(
@@ -275,6 +275,14 @@ impl<E: Event> Drop for Server<E> {
     fn drop(&mut self) {
         self.halt();
     }
+}
+
+/// Tells the others why this process ends. When one of them was lost before, whatever failed here failed for that.
+fn end_of_start(cluster: &Cluster, error: StartError, what: &str) -> StartError {
+    let consequence = is_broken_exchange(&error.to_string());
+    let lost = if consequence { cluster.wait_for_loss(LOSS_PATIENCE) } else { cluster.lost() };
+    cluster.leave(&format!("{what}: {error}"));
+    lost.map_or(error, StartError::Cluster)
 }
 
 /// What the processes that carry out a command together must run alike.
@@ -392,7 +400,11 @@ impl<E: Event> Shared<E> {
                 }
                 let failure = advanced.err().map(|error| (error.to_string(), error.exit_code()));
                 if let Some((error, exit_code)) = failure.or_else(|| shared.node.failure().map(|failure| shared.reason_of(failure))) {
-                    tracing::error!(%error, "this process cannot go on; answers stay where they are");
+                    match shared.has_lost_a_process() {
+                        // Whoever ends the process says so.
+                        true => tracing::debug!(%error, "this process cannot go on without another"),
+                        false => tracing::error!(%error, "this process cannot go on; answers stay where they are"),
+                    }
                     lock(&shared.progress).fatal = Some((error, exit_code));
                     return;
                 }
@@ -438,6 +450,10 @@ impl<E: Event> Shared<E> {
     fn reason_of(&self, (message, exit_code): (String, u8)) -> (String, u8) {
         let lost = self.cluster.as_ref().filter(|_| is_broken_exchange(&message)).and_then(|cluster| cluster.wait_for_loss(LOSS_PATIENCE));
         lost.map_or((message, exit_code), |lost| (lost.to_string(), lost.exit_code()))
+    }
+
+    fn has_lost_a_process(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.lost().is_some())
     }
 
     fn processes(&self) -> Vec<ProcessStatus> {
@@ -489,7 +505,10 @@ impl<E: Event> Shared<E> {
             Err(CycleError::Step { step: "the cycle".to_owned(), process: 0, reason, exit_code: 1 })
         });
         if let Err(error) = &ended {
-            tracing::error!(%error, "a batch cycle ended without a handover");
+            match self.has_lost_a_process() {
+                true => tracing::debug!(%error, "a batch cycle ended with the cluster"),
+                false => tracing::error!(%error, "a batch cycle ended without a handover"),
+            }
             lock(&self.progress).last_error = Some(error.to_string());
         }
         ended
@@ -648,7 +667,7 @@ pub fn audit_id<E: Event>(program: &Program<E>) -> Result<ProgramId, StartError>
 /// As [`audit_log`], as one of the processes of a cluster over the log in `dir`, which must be there. The result is process 0's.
 pub fn audit_log_in<E: Event>(cluster: &Cluster, program: &Program<E>, dir: &Path) -> Result<Option<(Tick, Vec<Audit>)>, StartError> {
     let audited = try_audit_log_in(cluster, program, dir);
-    audited.inspect_err(|error| cluster.leave(&format!("it could not audit: {error}")))
+    audited.map_err(|error| end_of_start(cluster, error, "it could not audit"))
 }
 
 fn try_audit_log_in<E: Event>(cluster: &Cluster, program: &Program<E>, dir: &Path) -> Result<Option<(Tick, Vec<Audit>)>, StartError> {

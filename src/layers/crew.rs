@@ -113,6 +113,16 @@ pub fn is_broken_exchange(message: &str) -> bool {
     SAID.iter().any(|said| message.contains(said))
 }
 
+/// Sets a hook that lets panics of [`is_broken_exchange`] pass in silence, for programs that say in one line which process is
+/// gone. All others are shown as before.
+pub fn hush_broken_exchange() {
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| match panic.payload_as_str() {
+        Some(message) if is_broken_exchange(message) => tracing::debug!(message, "rows are no longer exchanged"),
+        _ => others(panic),
+    }));
+}
+
 /// Waits for the workers. Threads that exchange rows panic when a process is gone, and timely passes that on to whoever waits:
 /// what workers say must have reached its place before.
 pub(super) fn join<T: Send + 'static>(guards: WorkerGuards<T>) -> Vec<Result<T, String>> {

@@ -12,6 +12,8 @@ use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
 use timely::communication::{Config, WorkerGuards};
 use timely::worker::Worker;
 
+use crate::operators::Codec;
+
 /// Makes the connections on which the workers of different processes exchange rows.
 pub trait Links: Send + Sync {
     /// A stream to each process, by index, and none to this one. All processes ask for the graph of the same name, and get the
@@ -26,19 +28,31 @@ pub struct Crew {
     process: usize,
     processes: usize,
     links: Option<Arc<dyn Links>>,
+    serialized: bool,
+    codec: Codec,
 }
 
 impl From<usize> for Crew {
     /// Workers of this process alone.
     fn from(workers: usize) -> Self {
-        Self { workers, process: 0, processes: 1, links: None }
+        Self { workers, process: 0, processes: 1, links: None, serialized: false, codec: Codec::default() }
     }
 }
 
 impl Crew {
     /// `workers` in each of `processes`, of which this is number `process`.
     pub fn new(workers: usize, process: usize, processes: usize, links: Arc<dyn Links>) -> Self {
-        Self { workers, process, processes, links: Some(links) }
+        Self { process, processes, links: Some(links), ..Self::from(workers) }
+    }
+
+    /// Workers of this process alone, which write and read every row that they exchange as if they were of several.
+    pub fn serialized(workers: usize) -> Self {
+        Self { serialized: true, ..Self::from(workers) }
+    }
+
+    /// The same workers, with another codec for rows that leave the process.
+    pub fn codec(self, codec: Codec) -> Self {
+        Self { codec, ..self }
     }
 
     /// Workers of this process.
@@ -77,9 +91,11 @@ impl Crew {
         T: Send + 'static,
         F: Fn(&mut Worker) -> T + Send + Sync + 'static,
     {
-        let config = WorkerConfig::default();
+        let mut config = WorkerConfig::default();
+        config.set(Codec::SETTING.to_owned(), self.codec.available()?);
         let Some(links) = self.links.as_ref().filter(|_| self.processes > 1) else {
-            return timely::execute(timely::Config { communication: Config::Process(self.workers), worker: config }, logic);
+            let communication = if self.serialized { Config::ProcessBinary(self.workers) } else { Config::Process(self.workers) };
+            return timely::execute(timely::Config { communication, worker: config }, logic);
         };
         let streams = links.connect(graph)?;
         let hooks = Hooks::default();

@@ -43,7 +43,7 @@ mod cells;
 pub mod changes;
 pub mod distributions;
 pub mod events;
-mod exchange;
+pub(crate) mod exchange;
 pub mod extremes;
 pub mod flow;
 pub mod frequencies;

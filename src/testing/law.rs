@@ -113,7 +113,8 @@ pub fn check_layers_by_tick<E: Event>(dataflow: impl Dataflow<E>, events: &[(Tic
         checks += on_incremental.compare(&truth, &format!("incremental batch, {context}"));
 
         let others = law.workers[(round + 1) % law.workers.len()];
-        let other_team = Team::new(connected.with_other_processes(), if team.peers() == workers { others } else { workers % 2 + 1 });
+        let (other, others) = connected.others(others);
+        let other_team = Team::new(other, others);
         let on_disk = through_files(&dataflow, team, events, &[first, second], &other_team, &mut random);
         let history = 1 + random.below(4);
         let on_merged = Speed::run_from(&dataflow, &other_team, &on_disk, second, history, events, end, &mut random);

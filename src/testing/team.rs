@@ -33,18 +33,21 @@ impl Connected {
     pub(super) fn any(random: &mut Random) -> (Self, usize) {
         let codecs: Vec<Codec> = Codec::ALL.into_iter().filter_map(|codec| codec.available().ok()).collect();
         let codec = codecs[random.below(codecs.len() as u64) as usize];
-        let more = 2 + random.below(2) as usize;
-        match random.below(3) {
-            0 => (Self::Serialized(codec), more),
-            _ => (Self::Sockets { processes: more, codec }, 1 + random.below(2) as usize),
+        // Few workers, mostly: each builds the graphs, which is most of the time of a check over few events.
+        match random.below(8) {
+            0..3 => (Self::Serialized(codec), 2),
+            3..6 => (Self::Sockets { processes: 2, codec }, 1),
+            6 => (Self::Sockets { processes: 3, codec }, 1),
+            _ => (Self::Sockets { processes: 2, codec }, 2),
         }
     }
 
-    /// The same with one more process; with one process after three.
-    pub(super) fn with_other_processes(self) -> Self {
+    /// Other processes for what so many workers of each wrote: one more, and one after three. A number of workers goes with it.
+    pub(super) fn others(self, others: usize) -> (Self, usize) {
         match self {
-            Self::Sockets { processes, codec } => Self::Sockets { processes: processes % 3 + 1, codec },
-            as_it_is => as_it_is,
+            Self::Sockets { processes: 3, codec } => (Self::Sockets { processes: 1, codec }, 2),
+            Self::Sockets { processes, codec } => (Self::Sockets { processes: processes + 1, codec }, 1),
+            as_it_is => (as_it_is, others),
         }
     }
 }

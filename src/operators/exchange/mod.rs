@@ -322,6 +322,37 @@ impl<T, D: Row, P: Pull<Message<T, Parcel<D>>>> Pull<Message<T, Vec<D>>> for Unp
     }
 }
 
+/// Writes rows as a message's body, for measurements.
+pub(crate) struct Packer<D: Row> {
+    codec: Codec,
+    spare: Option<Box<D::Container>>,
+}
+
+impl<D: Row> Packer<D> {
+    pub(crate) fn new(codec: Codec) -> Self {
+        Self { codec, spare: None }
+    }
+
+    /// Appends the body; gives the rows back.
+    pub(crate) fn write(&mut self, rows: Vec<D>, body: &mut Vec<u8>) -> Vec<D> {
+        let parcel = Parcel::of(rows, self.codec, self.spare.take());
+        body.reserve(parcel.length_in_bytes());
+        parcel.into_bytes(body);
+        match parcel {
+            Parcel::Rows { rows, columns, .. } => {
+                self.spare = columns.into_inner();
+                rows
+            }
+            Parcel::Columns(_) => unreachable!("it was made of rows"),
+        }
+    }
+}
+
+/// The rows of a message's body, for measurements.
+pub(crate) fn unpack<D: Row>(body: Bytes) -> Vec<D> {
+    Parcel::from_bytes(body).into_rows()
+}
+
 #[cfg(test)]
 mod tests {
     use timely::bytes::arc::BytesMut;

@@ -89,7 +89,8 @@ pub fn check_layers_by_tick<E: Event>(dataflow: impl Dataflow<E>, events: &[(Tic
     let end = Tick(events.last().map_or(1, |(tick, _)| tick.0 + 1));
     let mut random = Random::new(law.seed);
 
-    let scratch = Speed::run(&dataflow, &one(), &Generation::empty(1), events, end, &mut random);
+    let case = Case { dataflow: &dataflow, events, end };
+    let scratch = case.follow(&Team::new(Connected::Threads, 1), &Generation::empty(1), &mut random);
     let truth: Vec<Answers> = (0..end.0).map(|tick| scratch.answers(Tick(tick))).collect();
     let mut checks = 0;
     let between_processes = random.below(law.cuts as u64) as usize;
@@ -103,26 +104,28 @@ pub fn check_layers_by_tick<E: Event>(dataflow: impl Dataflow<E>, events: &[(Tic
         let second = Tick(first.0 + random.below(end.0 - first.0 + 1));
         let context = format!("seed {}, {workers} workers, {connected:?}, cuts {} and {}", law.seed, first.0, second.0);
 
-        let full = batch(&dataflow, team, &Generation::empty(team.peers()), events, first, &mut random);
-        let on_full = Speed::run(&dataflow, team, &full, events, end, &mut random);
+        let full = case.generation(team, &Generation::empty(team.peers()), first, &mut random);
+        let on_full = case.follow(team, &full, &mut random);
         checks += on_full.compare(&truth, &format!("full batch, {context}"));
 
-        let incremental = batch(&dataflow, team, &full, events, second, &mut random);
-        audit(&dataflow, team, &on_full, &full, events, second, &mut random, &context);
-        let on_incremental = Speed::run(&dataflow, team, &incremental, events, end, &mut random);
+        let incremental = case.generation(team, &full, second, &mut random);
+        for from in [&full, &Generation::empty(team.peers())] {
+            on_full.audit(&case.batch(team, from, second, &mut random), second, !from.is_initial(), &context);
+        }
+        let on_incremental = case.follow(team, &incremental, &mut random);
         checks += on_incremental.compare(&truth, &format!("incremental batch, {context}"));
 
         let others = law.workers[(round + 1) % law.workers.len()];
         let (other, others) = connected.others(others);
         let other_team = Team::new(other, others);
-        let on_disk = through_files(&dataflow, team, events, &[first, second], &other_team, &mut random);
+        let on_disk = case.through_files(team, &[first, second], &other_team, &mut random);
         let history = 1 + random.below(4);
-        let on_merged = Speed::run_from(&dataflow, &other_team, &on_disk, second, history, events, end, &mut random);
+        let on_merged = case.follow_from(&other_team, &on_disk, second, history, &mut random);
         let read_by = format!("merged files read by {} workers in all", other_team.peers());
         checks += on_merged.compare(&truth, &format!("{read_by}, the last {history} ticks, {context}"));
 
         let from = Tick(second.0 + random.below(end.0 - second.0 + 1));
-        let caught_up = Speed::run_from(&dataflow, team, &incremental, from, u64::MAX, events, end, &mut random);
+        let caught_up = case.follow_from(team, &incremental, from, u64::MAX, &mut random);
         checks += caught_up.compare(&truth, &format!("caught up to {} in one epoch, {context}", from.0));
     }
     (checks, truth)
@@ -134,12 +137,13 @@ pub fn answers_after_cuts<E: Event>(dataflow: impl Dataflow<E>, events: &[(Tick,
     let dataflow: Arc<dyn Dataflow<E>> = Arc::new(dataflow);
     let end = Tick(events.last().map_or(1, |(tick, _)| tick.0 + 1));
     let mut random = Random::new(seed);
+    let case = Case { dataflow: &dataflow, events, end };
     let team = Team::new(Connected::Threads, workers);
     let mut base = Generation::empty(workers);
     for cut in cuts {
-        base = batch(&dataflow, &team, &base, events, *cut, &mut random);
+        base = case.generation(&team, &base, *cut, &mut random);
     }
-    Speed::run(&dataflow, &team, &base, events, end, &mut random).answers(Tick(end.0 - 1))
+    case.follow(&team, &base, &mut random).answers(Tick(end.0 - 1))
 }
 
 /// Cuts the events with ticks in `from..to` into blocks of random sizes, each with the offsets it has in the log.
@@ -157,85 +161,55 @@ fn blocks<E: Event>(events: &[(Tick, E)], ticks: Range<Tick>, random: &mut Rando
     blocks
 }
 
-fn one() -> Team {
-    Team::new(Connected::Threads, 1)
+/// A dataflow over events before a tick.
+struct Case<'a, E: Event> {
+    dataflow: &'a Arc<dyn Dataflow<E>>,
+    events: &'a [(Tick, E)],
+    end: Tick,
 }
 
-fn batch<E: Event>(
-    dataflow: &Arc<dyn Dataflow<E>>,
-    team: &Team,
-    base: &Generation,
-    events: &[(Tick, E)],
-    cut: Tick,
-    random: &mut Random,
-) -> Generation {
-    let shards = run_one(dataflow, team, base, events, cut, random).shards;
-    Generation { id: base.id + 1, frontier: cut, shards }
-}
-
-fn run_one<E: Event>(
-    dataflow: &Arc<dyn Dataflow<E>>,
-    team: &Team,
-    base: &Generation,
-    events: &[(Tick, E)],
-    cut: Tick,
-    random: &mut Random,
-) -> BatchOutput {
-    let blocks = blocks(events, base.frontier..cut, random);
-    team.batch(dataflow, base, blocks, cut, random)
-}
-
-/// The generation after some cuts, each written to files; these are merged, and given to other workers.
-fn through_files<E: Event>(
-    dataflow: &Arc<dyn Dataflow<E>>,
-    team: &Team,
-    events: &[(Tick, E)],
-    cuts: &[Tick],
-    others: &Team,
-    random: &mut Random,
-) -> Generation {
-    let blueprint = Blueprint::of(dataflow, "law").unwrap_or_else(|reason| panic!("{reason}"));
-    let (disk, log_id) = (SimDisk::new(), "0123456789abcdef0123456789abcdef");
-    let store = GenerationStore::open(Arc::new(disk), Path::new("/law"), log_id, "law", 1).expect("the disk is empty");
-    let mut base = Generation::empty(team.peers());
-    for cut in cuts {
-        let mut output = run_one(dataflow, team, &base, events, *cut, random);
-        let parts = output.bases.iter().zip(&mut output.frozen).enumerate();
-        let shards = parts.map(|(worker, (base, frozen))| Arc::new(base.plus_written(frozen, &store, worker).expect("it is written")));
-        base = Generation { id: base.id + 1, frontier: *cut, shards: shards.collect() };
+impl<E: Event> Case<'_, E> {
+    /// What a batch from a generation to a cut makes.
+    fn batch(&self, team: &Team, base: &Generation, cut: Tick, random: &mut Random) -> BatchOutput {
+        let blocks = blocks(self.events, base.frontier..cut, random);
+        team.batch(self.dataflow, base, blocks, cut, random)
     }
-    let merge =
-        |(worker, shard): (usize, &Arc<Shard>)| shard.compact_files(&store, worker, &AtomicBool::new(false)).expect("they are merged");
-    base.shards.iter().enumerate().for_each(merge);
-    let files = base.shards.iter().map(|shard| shard.files()).collect();
-    Generation { shards: blueprint.restore(&store, files, others.peers()).expect("they are read"), ..base }
-}
 
-/// Both kinds of audit of a speed graph at a cut must agree, in each process.
-#[allow(clippy::too_many_arguments)]
-fn audit<E: Event>(
-    dataflow: &Arc<dyn Dataflow<E>>,
-    team: &Team,
-    speed: &Speed<E>,
-    base: &Generation,
-    events: &[(Tick, E)],
-    cut: Tick,
-    random: &mut Random,
-    context: &str,
-) {
-    for whole in [false, true] {
-        let nothing = Generation::empty(team.peers());
-        let output = run_one(dataflow, team, if whole { &nothing } else { base }, events, cut, random);
-        for view in &output.views {
-            let mut frozen = output.frozen.iter();
-            for graph in &speed.followed.graphs {
-                let own = frozen.by_ref().take(graph.base.shards.len());
-                let runs: Vec<_> = own.map(|frozen| vec![&*frozen[view.slot]]).collect();
-                let audited = if whole { Audited::Whole(runs) } else { Audited::Changes(runs) };
-                let audit = graph.views[&view.info.name].audit(Tick(cut.0 - 1), &audited).expect("the cut is readable");
-                assert!(audit.agrees(), "the audit at {} differs, {context}: {audit:#?}", cut.0);
-            }
+    /// The generation at a cut.
+    fn generation(&self, team: &Team, base: &Generation, cut: Tick, random: &mut Random) -> Generation {
+        Generation { id: base.id + 1, frontier: cut, shards: self.batch(team, base, cut, random).shards }
+    }
+
+    /// A speed graph that has followed all events since its base, tick by tick.
+    fn follow(&self, team: &Team, base: &Generation, random: &mut Random) -> Speed<E> {
+        self.follow_from(team, base, base.frontier, u64::MAX, random)
+    }
+
+    /// Sees the ticks before `from` in one epoch, keeps the last `history` ticks readable and coalesces those before.
+    fn follow_from(&self, team: &Team, base: &Generation, from: Tick, history: u64, random: &mut Random) -> Speed<E> {
+        let blocks = blocks(self.events, base.frontier..self.end, random);
+        let followed = team.follow(self.dataflow, base, from, history, (blocks, self.end), random);
+        let first = if from > base.frontier { from } else { Tick(from.0.saturating_sub(1)) };
+        Speed { followed, first: first.max(Tick(self.end.0.saturating_sub(history))), end: self.end }
+    }
+
+    /// The generation after some cuts, each written to files; these are merged, and given to other workers.
+    fn through_files(&self, team: &Team, cuts: &[Tick], others: &Team, random: &mut Random) -> Generation {
+        let blueprint = Blueprint::of(self.dataflow, "law").unwrap_or_else(|reason| panic!("{reason}"));
+        let (disk, log_id) = (SimDisk::new(), "0123456789abcdef0123456789abcdef");
+        let store = GenerationStore::open(Arc::new(disk), Path::new("/law"), log_id, "law", 1).expect("the disk is empty");
+        let mut base = Generation::empty(team.peers());
+        for cut in cuts {
+            let mut output = self.batch(team, &base, *cut, random);
+            let parts = output.bases.iter().zip(&mut output.frozen).enumerate();
+            let shards = parts.map(|(worker, (base, frozen))| Arc::new(base.plus_written(frozen, &store, worker).expect("it is written")));
+            base = Generation { id: base.id + 1, frontier: *cut, shards: shards.collect() };
         }
+        let merge =
+            |(worker, shard): (usize, &Arc<Shard>)| shard.compact_files(&store, worker, &AtomicBool::new(false)).expect("they are merged");
+        base.shards.iter().enumerate().for_each(merge);
+        let files = base.shards.iter().map(|shard| shard.files()).collect();
+        Generation { shards: blueprint.restore(&store, files, others.peers()).expect("they are read"), ..base }
     }
 }
 
@@ -248,27 +222,18 @@ struct Speed<E: Event> {
 }
 
 impl<E: Event> Speed<E> {
-    fn run(dataflow: &Arc<dyn Dataflow<E>>, team: &Team, base: &Generation, events: &[(Tick, E)], end: Tick, random: &mut Random) -> Self {
-        Self::run_from(dataflow, team, base, base.frontier, u64::MAX, events, end, random)
-    }
-
-    /// Sees the ticks before `from` in one epoch, keeps the last `history` ticks readable and coalesces those before.
-    #[allow(clippy::too_many_arguments)]
-    fn run_from(
-        dataflow: &Arc<dyn Dataflow<E>>,
-        team: &Team,
-        base: &Generation,
-        from: Tick,
-        history: u64,
-        events: &[(Tick, E)],
-        end: Tick,
-        random: &mut Random,
-    ) -> Self {
-        let blocks = blocks(events, base.frontier..end, random);
-        let followed = team.follow(dataflow, base, from, history, (blocks, end), random);
-        let first = if from > base.frontier { from } else { Tick(from.0.saturating_sub(1)) };
-        let first = first.max(Tick(end.0.saturating_sub(history)));
-        Self { followed, first, end }
+    /// In each process, its rows at a cut, or their changes since its base, must be those of a batch to there.
+    fn audit(&self, batch: &BatchOutput, cut: Tick, changes: bool, context: &str) {
+        for view in &batch.views {
+            let mut frozen = batch.frozen.iter();
+            for graph in &self.followed.graphs {
+                let own = frozen.by_ref().take(graph.base.shards.len());
+                let runs: Vec<_> = own.map(|frozen| vec![&*frozen[view.slot]]).collect();
+                let audited = if changes { Audited::Changes(runs) } else { Audited::Whole(runs) };
+                let audit = graph.views[&view.info.name].audit(Tick(cut.0 - 1), &audited).expect("the cut is readable");
+                assert!(audit.agrees(), "the audit at {} differs, {context}: {audit:#?}", cut.0);
+            }
+        }
     }
 
     /// The rows of all processes, those of the first before those of the next.

@@ -70,7 +70,9 @@ pub type Answers = BTreeMap<String, Vec<AnswerRow>>;
 ///
 /// For each pair of cuts B1 <= B2 it compares, at every tick from the cut on, the run from scratch with: a full batch to B1
 /// and a speed graph on it; an incremental batch from B1 to B2 and a speed graph on that; the same, at the last few ticks,
-/// after both generations were written to files, merged and given to other workers, of another number of processes too, with the ticks before coalesced; and when the speed graph takes the first ticks after the cut in one epoch. It also runs the audits of both handovers.
+/// after both generations were written to files, merged and given to other workers, with the ticks before coalesced; and when the
+/// speed graph takes the first ticks after the cut in one epoch. It also runs the audits of both handovers. One pair of cuts is
+/// checked with every row written and read, between threads or between processes: [`Law::connected`].
 ///
 /// # Panics
 /// If the law does not hold, with the cut, the tick, the view, the rows and the seed.

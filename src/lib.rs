@@ -32,6 +32,7 @@
 
 #[cfg(feature = "cli")]
 mod cli;
+pub mod cluster;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod layers;

@@ -60,12 +60,14 @@ impl Served {
         self.views.values().map(|view| view.upper()).min().unwrap_or(self.base)
     }
 
+    fn view(&self, name: &str) -> Result<&Arc<dyn View>, ServeError> {
+        let known = || self.views.keys().cloned().collect::<Vec<_>>().join(", ");
+        self.views.get(name).ok_or_else(|| ServeError::NoSuchView { name: name.to_owned(), known: known() })
+    }
+
     fn read(&self, read: &Read, frontier: Tick) -> Result<Answer, ServeError> {
         let as_of = read.as_of.unwrap_or(Tick(frontier.0.saturating_sub(1)));
-        let view = self.views.get(&read.view).ok_or_else(|| ServeError::NoSuchView {
-            name: read.view.clone(),
-            known: self.views.keys().cloned().collect::<Vec<_>>().join(", "),
-        })?;
+        let view = self.view(&read.view)?;
         if as_of >= frontier {
             return Err(ReadError::NotYet { asked: as_of, upper: frontier }.into());
         }
@@ -121,7 +123,7 @@ pub struct Answer {
 }
 
 /// Why there is no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ServeError {
     /// No generation is being served yet.
@@ -147,6 +149,14 @@ pub enum ServeError {
         frontier: Tick,
         /// How long the read waited.
         waited_ms: u64,
+    },
+    /// A process of the cluster does not answer for its shards.
+    #[error("the shards of {process} cannot be read: {why}\n  hint: ask again in a moment; keys on other processes can be read")]
+    Unreachable {
+        /// Its number and address.
+        process: String,
+        /// What happened.
+        why: String,
     },
     /// The view cannot answer that.
     #[error(transparent)]
@@ -231,6 +241,11 @@ impl Serving {
     /// Names and columns of the views.
     pub fn views(&self) -> Vec<ViewInfo> {
         self.current.load().views.values().map(|view| view.info().clone()).collect()
+    }
+
+    /// A view of the generation being served.
+    pub fn view(&self, name: &str) -> Result<Arc<dyn View>, ServeError> {
+        self.current.load().view(name).cloned()
     }
 
     /// Waits until a tick is complete.

@@ -4,7 +4,7 @@
 #[path = "log_support/mod.rs"]
 mod log_support;
 
-use lambdaflow::log::{Log, LogError, LogOptions, RedactRequest, SystemClock, Tick, redact, verify};
+use lambdaflow::log::{Log, LogError, LogOptions, RedactRequest, Share, SystemClock, Tick, redact, verify};
 use lambdaflow::storage::{RealDisk, Step};
 use log_support::{Note, note, notes, numbers, read_all};
 use std::io::{BufRead, BufReader, Write};
@@ -45,6 +45,17 @@ fn child_role() {
         redact_some(Path::new(&dir));
         return;
     }
+    if let Ok(task @ ("cluster" | "straggle")) = std::env::var(CHILD_TASK).as_deref() {
+        let mut shares = cluster(Path::new(&dir)).unwrap();
+        if task == "straggle" {
+            drop(shares.drain(..SHARES - 1));
+            say("holds");
+            let _ = std::io::stdin().read_line(&mut String::new());
+        } else {
+            append_to_all(shares);
+        }
+        return;
+    }
     let log = open(Path::new(&dir)).unwrap();
     let first = log.events_total();
     match std::env::var(CHILD_TASK).as_deref() {
@@ -62,6 +73,32 @@ fn child_role() {
         }
         task => panic!("no such task: {task:?}"),
     }
+}
+
+const SHARES: usize = 3;
+
+/// All shares of a log, as so many processes would open them.
+fn cluster(dir: &Path) -> Result<Vec<Log<Note>>, LogError> {
+    let options =
+        |index| LogOptions { segment_bytes_max: 500, share: Share { index: index as u32, of: SHARES as u32 }, ..LogOptions::default() };
+    let prepared = Log::prepare(Arc::new(RealDisk), Arc::new(SystemClock), dir, options(0))?;
+    let mut shares = vec![prepared.open(options(0))?];
+    for index in 1..SHARES {
+        shares.push(Log::open_share(Arc::new(RealDisk), Arc::new(SystemClock), dir, options(index))?);
+    }
+    Ok(shares)
+}
+
+/// Each share gets every so-manieth number.
+fn append_to_all(shares: Vec<Log<Note>>) {
+    let first: u64 = shares.iter().map(|log| log.events_total()).sum();
+    for number in first..first + APPENDS {
+        let log = &shares[number as usize % SHARES];
+        log.append(vec![note(number)]).unwrap();
+        say(number + 1);
+        log.advance().unwrap();
+    }
+    shares.into_iter().for_each(|log| log.close().unwrap());
 }
 
 fn child(dir: &Path, task: &str, crash_at: Option<(Step, u64)>) -> Child {
@@ -135,6 +172,53 @@ fn tear(dir: &Path) -> u64 {
     let file = std::fs::OpenOptions::new().write(true).open(segment).unwrap();
     file.set_len(file.metadata().unwrap().len() - 3).unwrap();
     2
+}
+
+/// The threads of three shares reach the steps in any order, so a step is the n-th of any of them.
+#[test]
+fn what_any_share_acknowledged_survives_a_kill_at_every_durable_step() {
+    for step in Step::ALL.into_iter().filter(|step| ["append.", "seal.", "mark."].iter().any(|area| step.name().starts_with(area))) {
+        let mut kills = 0;
+        for count in [1, 2, 4, 7] {
+            let place = temporary();
+            let dir = place.path().join("log");
+            let output = child(&dir, "cluster", Some((step, count))).wait_with_output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            let acked: u64 = text.lines().filter_map(|line| line.split_once("child: ")?.1.parse().ok()).max().unwrap_or(0);
+            let killed = output.status.signal() == Some(SIGKILL);
+            assert!(killed || output.status.success(), "{}: {text}", output.status);
+            kills += u32::from(killed);
+            if dir.join("log.json").exists() {
+                assert!(verify(&RealDisk, &dir).unwrap().is_whole(), "{}:{count}", step.name());
+            }
+            let log = open(&dir).unwrap();
+            let mut found = numbers(&read_all(&log));
+            found.sort_unstable();
+            let due = found.len() as u64;
+            assert_eq!(found, (0..due).collect::<Vec<_>>(), "{}:{count}", step.name());
+            assert!((acked..=acked + 1).contains(&due), "{}:{count}: {due} events, {acked} were acknowledged", step.name());
+            log.close().unwrap();
+            assert_eq!(cluster(&dir).unwrap().iter().map(|log| log.events_total()).sum::<u64>(), due);
+        }
+        assert!(kills > 0, "{} was not reached", step.name());
+    }
+}
+
+#[test]
+fn a_process_that_outlived_its_cluster_is_named_to_whoever_wants_the_whole_log() {
+    let place = temporary();
+    let dir = place.path().join("log");
+    let mut straggler = child(&dir, "straggle", None);
+    let mut lines = BufReader::new(straggler.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("child: holds")));
+    for refused in [open(&dir).err(), cluster(&dir).err()] {
+        let refused = refused.expect("it is refused");
+        assert_eq!(refused.exit_code(), 6);
+        assert!(matches!(&refused, LogError::InUse { pid, .. } if *pid == straggler.id().to_string()), "{refused}");
+    }
+    straggler.kill().unwrap();
+    straggler.wait().unwrap();
+    assert_eq!(cluster(&dir).unwrap().len(), SHARES);
 }
 
 /// Removes every note from number 10 on.

@@ -76,15 +76,11 @@ pub(crate) struct Run {
     /// Directory of the log; made if there is none.
     #[arg(long, value_name = "DIR")]
     pub log: PathBuf,
-    /// Worker threads of each layer.
-    #[arg(short = 'w', long, alias = "threads", default_value_t = 1, value_parser = workers)]
-    pub workers: usize,
-    /// Where to listen; port 0 takes a free one.
+    #[command(flatten)]
+    pub processes: Processes,
+    /// Where to listen; port 0 takes a free one. In a cluster, the second process of a machine takes the next port, and so on.
     #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDR")]
     pub listen: SocketAddr,
-    /// Listen on an address that other machines reach. There is no authentication.
-    #[arg(long)]
-    pub insecure: bool,
     /// How often the current tick is closed: the freshness of answers.
     #[arg(long, default_value = "10ms", value_parser = duration)]
     pub tick: Duration,
@@ -103,6 +99,35 @@ pub(crate) struct Run {
     /// What an acknowledged append survives: a power cut, the end of the process, nothing.
     #[arg(long, default_value = "sync")]
     pub durability: DurabilityArgument,
+}
+
+/// Who computes. The short forms are those of all timely programs.
+#[derive(Args, Clone)]
+pub(crate) struct Processes {
+    /// Worker threads of each layer, in each process.
+    #[arg(short = 'w', long, alias = "threads", default_value_t = 1, value_parser = workers)]
+    pub workers: usize,
+    /// Processes of the cluster.
+    #[arg(short = 'n', long, default_value_t = 1, value_parser = processes)]
+    pub processes: usize,
+    /// The number of this process, from 0.
+    #[arg(short = 'p', long, default_value_t = 0)]
+    pub process: usize,
+    /// File with the address of each process, host:port, one a line; without it they are on this machine, from port 2101 on.
+    #[arg(short = 'h', long, value_name = "FILE")]
+    pub hostfile: Option<PathBuf>,
+    /// How long to wait for the other processes at the start.
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    pub connect_timeout: Duration,
+    /// How long another process may be silent until it counts as lost; then all stop with exit code 4.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub peer_timeout: Duration,
+    /// Let the cluster's address, and --listen, be ones that other machines reach. There is no authentication.
+    #[arg(long)]
+    pub insecure: bool,
+    /// What tells this cluster from others; the same for all processes.
+    #[arg(long, env = "LAMBDAFLOW_CLUSTER_TOKEN", default_value = "", hide_env_values = true, hide_default_value = true)]
+    pub cluster_token: String,
 }
 
 #[derive(Args)]
@@ -211,9 +236,8 @@ pub(crate) struct Audit {
     /// Audit this log, which no server may have open; without it, a running server is asked.
     #[arg(long, value_name = "DIR")]
     pub log: Option<PathBuf>,
-    /// Worker threads of each layer.
-    #[arg(short = 'w', long, alias = "threads", default_value_t = 1, value_parser = workers)]
-    pub workers: usize,
+    #[command(flatten)]
+    pub processes: Processes,
     #[command(flatten)]
     pub server: Server,
     /// How to print the result.
@@ -423,6 +447,16 @@ impl From<DurabilityArgument> for crate::log::Durability {
 /// Most workers of a layer.
 const WORKERS_MAX: usize = 256;
 
+/// Most processes of a cluster.
+const PROCESSES_MAX: usize = 256;
+
+fn processes(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(processes @ 1..=PROCESSES_MAX) => Ok(processes),
+        _ => Err(format!("between 1 and {PROCESSES_MAX} processes")),
+    }
+}
+
 fn workers(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(workers @ 1..=WORKERS_MAX) => Ok(workers),
@@ -470,6 +504,6 @@ mod tests {
     fn threads_are_workers() {
         let arguments =
             Arguments::try_parse_from(["lambdaflow", "run", "x", "--log", "d", "--threads", "3"]).unwrap_or_else(|error| panic!("{error}"));
-        assert!(matches!(arguments.command, Command::Run(Run { workers: 3, .. })));
+        assert!(matches!(arguments.command, Command::Run(Run { processes: Processes { workers: 3, .. }, .. })));
     }
 }

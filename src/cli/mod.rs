@@ -5,6 +5,7 @@
 
 mod arguments;
 mod client;
+mod cluster;
 mod diff;
 mod generations;
 mod ingest;
@@ -113,6 +114,7 @@ pub fn main_of(programs: Vec<Box<dyn Runnable>>) -> ExitCode {
     };
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("LAMBDAFLOW_LOG").unwrap_or_else(|_| "warn".into()))
         .init();

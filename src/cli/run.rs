@@ -1,9 +1,12 @@
 //! `lambdaflow run`: a server until it is told to stop.
 
 use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::log::Event;
+use crate::log::{Event, LogOptions};
 use crate::runtime::{Program, Server, ServerOptions};
 
 use super::Failure;
@@ -14,32 +17,41 @@ use super::runnable::open;
 const HEALTH_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8, Failure> {
-    if !arguments.listen.ip().is_loopback() && !arguments.insecure {
+    if !arguments.listen.ip().is_loopback() && !arguments.processes.insecure {
         return Err(Failure::usage(format!(
             "{} can be reached from other machines, and there is no authentication\n  hint: listen on 127.0.0.1, or say --insecure",
             arguments.listen
         )));
     }
+    let listen = listen_address(arguments)?;
     // Taken first, so that a second server on the port does no work in vain.
-    let listener = std::net::TcpListener::bind(arguments.listen).map_err(|error| match error.kind() {
+    let listener = std::net::TcpListener::bind(listen).map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
-            Failure::new(format!("{} is in use by another process\n  hint: --listen 127.0.0.1:0 takes a free port", arguments.listen), 6)
+            Failure::new(format!("{listen} is in use by another process\n  hint: --listen 127.0.0.1:0 takes a free port"), 6)
         }
-        _ => Failure::usage(format!("cannot listen on {}: {error}", arguments.listen)),
+        _ => Failure::usage(format!("cannot listen on {listen}: {error}")),
     })?;
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
 
-    let log = open::<E>(&arguments.log, arguments.durability)?;
     let options = ServerOptions {
-        workers: arguments.workers,
+        workers: arguments.processes.workers,
         tick: arguments.tick.max(Duration::from_millis(1)),
         batch_interval: (!arguments.batch_interval.is_zero()).then_some(arguments.batch_interval),
         history: arguments.history,
         batch_events: arguments.batch_events,
         keep_generations: arguments.keep_generations,
     };
-    let server = Server::start(program.clone(), log, options)?;
+    let stopping = Arc::new(AtomicBool::new(false));
+    let id = Server::program_id(program, &options)?;
+    let cluster = arguments.processes.join(id, &stopping)?;
+    let server = match &cluster {
+        Some(cluster) => {
+            let log_options = LogOptions { durability: arguments.durability.into(), ..LogOptions::default() };
+            Server::start_in(cluster, program.clone(), &arguments.log, log_options, options)?
+        }
+        None => Server::start(program.clone(), open::<E>(&arguments.log, arguments.durability)?, options)?,
+    };
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let fatal = runtime.block_on(async {
@@ -53,6 +65,7 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
             () = told_to_stop() => None,
             fatal = cannot_go_on(&server) => Some(fatal),
         };
+        stopping.store(true, Ordering::Release);
         let _ = stop.send(());
         // Requests that wait for a tick may take long; a second signal does not wait for them.
         tokio::select! {
@@ -64,12 +77,28 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
     })?;
     runtime.shutdown_timeout(Duration::from_millis(500));
     match fatal {
-        Some((message, code)) => Err(Failure::new(message, code)),
+        Some((message, code)) => {
+            if let Some(cluster) = &cluster {
+                cluster.leave(&message);
+            }
+            Err(Failure::new(message, code))
+        }
         None => {
             server.close()?;
             Ok(0)
         }
     }
+}
+
+/// The address of this process: the next port for each process before it on the same machine.
+fn listen_address(arguments: &Run) -> Result<SocketAddr, Failure> {
+    let mut listen = arguments.listen;
+    let place = arguments.processes.membership()?.place_on_host();
+    if listen.port() != 0 {
+        let port = listen.port().checked_add(place).ok_or_else(|| Failure::usage("there is no such port\n  hint: choose a smaller one"))?;
+        listen.set_port(port);
+    }
+    Ok(listen)
 }
 
 async fn cannot_go_on<E: Event>(server: &Server<E>) -> (String, u8) {

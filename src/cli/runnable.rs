@@ -2,9 +2,10 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::log::{Event, Log, LogOptions, SystemClock, Tick};
-use crate::runtime::{Program, audit_log};
+use crate::runtime::{Program, audit_id, audit_log, audit_log_in};
 use crate::storage::RealDisk;
 
 use super::arguments::{Audit, Diff, DurabilityArgument, Generate, Ingest, LogCat, LogCopy, LogRedact, Oracle, Run};
@@ -59,9 +60,14 @@ impl<E: Event> Runnable for Program<E> {
 
     fn audit(&self, arguments: &Audit) -> Result<u8, Failure> {
         let Some(dir) = &arguments.log else { return Err(Failure::usage("--log DIR is missing")) };
+        let stopping = Arc::new(AtomicBool::new(false));
+        if let Some(cluster) = arguments.processes.join(audit_id(self)?, &stopping)? {
+            let audited = audit_log_in(&cluster, self, dir)?;
+            return audited.map_or(Ok(0), |(at, audits)| client::print_audits(Some(at), &audits, arguments.format));
+        }
         let log = open_existing::<E>(dir)?;
         log.advance()?;
-        let (at, audits) = audit_log(self, &log, arguments.workers)?;
+        let (at, audits) = audit_log(self, &log, arguments.processes.workers)?;
         log.close()?;
         client::print_audits(Some(at), &audits, arguments.format)
     }

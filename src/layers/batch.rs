@@ -76,8 +76,8 @@ pub fn run_batch<E: Event>(
     let guards = {
         let (dataflow, feed, halted, results, panicked, stop) =
             (Arc::clone(dataflow), Arc::clone(&feed), Arc::clone(&halted), Arc::clone(&results), Arc::clone(&panicked), Arc::clone(stop));
-        let places = crew.clone();
-        crew.execute("batch", move |worker| {
+        let (places, given_up) = (crew.clone(), Arc::clone(&stop));
+        crew.execute("batch", &given_up, move |worker| {
             if let Err(error) = rustix::process::nice(BATCH_NICE) {
                 tracing::debug!(%error, "the batch layer runs at normal priority");
             }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use crate::log::{Event, EventType, Tick};
 use crate::operators::{Layer, Purpose, ViewExport, panic_message};
 use crate::runs::data::stable_hash;
-use crate::runs::{AnyLevels, GenerationError, GenerationStore, Manifest, RunFile, Shard, SlotInfo, View, ViewInfo};
+use crate::runs::{AnyLevels, GenerationError, GenerationStore, Manifest, Portion, RunFile, Shard, SlotInfo, View, ViewInfo};
 
+use super::crew::Crew;
 use super::feed::{Feed, Replay};
 use super::graph::{Dataflow, build};
 
@@ -62,13 +63,14 @@ impl Blueprint {
         self.views.iter().map(|view| (view.info.clone(), view.slot)).collect()
     }
 
-    /// Reads a generation of this dataflow, whose files were opened, for a number of workers. Runs of another number of workers
-    /// are written anew.
+    /// Reads this process's shards of a generation of this dataflow. The files are those of its own shards, if there are as many
+    /// shards as workers; else those of all `of` shards, and the runs are written anew.
     pub(crate) fn restore(
         &self,
         store: &GenerationStore,
         files: Vec<Vec<Arc<RunFile>>>,
-        workers: usize,
+        of: usize,
+        crew: &Crew,
     ) -> Result<Vec<Arc<Shard>>, GenerationError> {
         // Every row is looked at: a shard for each thread.
         let shards = std::thread::scope(|scope| {
@@ -76,17 +78,20 @@ impl Blueprint {
             let opening: Vec<_> = files.into_iter().map(open).collect();
             opening.into_iter().map(|shard| shard.join().expect("opening a file does not panic")).collect::<Result<Vec<_>, _>>()
         })?;
-        if shards.len() == workers { Ok(shards) } else { store.reshard(&shards, &self.slots, workers) }
+        if of == crew.peers() { Ok(shards) } else { store.reshard(&shards, &self.slots, crew.own(), crew.peers()) }
     }
 
-    /// The views of a generation as they stand at its frontier. The generation may be of another dataflow: then only views of
-    /// the same name, columns and types are read; the names of the others come second.
+    /// This process's portion of the views of a generation as they stand at its frontier. The generation may be of another
+    /// dataflow: then only views of the same name, columns and types are read; the names of the others come second. For the
+    /// files see [`Blueprint::restore`].
     pub fn standing(
         &self,
+        store: &GenerationStore,
         manifest: &Manifest,
         files: &[Vec<Arc<RunFile>>],
+        crew: &Crew,
     ) -> Result<(BTreeMap<String, Arc<dyn View>>, Vec<String>), GenerationError> {
-        let (mut views, mut unread) = (BTreeMap::new(), Vec::new());
+        let (mut read, mut slots, mut shards, mut unread) = (Vec::new(), Vec::new(), vec![Vec::new(); files.len()], Vec::new());
         for (info, slot) in &manifest.contents.views {
             let types = manifest.contents.slots.get(*slot).map(|slot| slot.types);
             let known = self.views.iter().find(|view| view.info == *info && types == Some(self.outline[view.slot].types));
@@ -94,23 +99,39 @@ impl Blueprint {
                 unread.push(info.name.clone());
                 continue;
             };
-            let levels = files.iter().map(|files| self.slots[view.slot].open(files, *slot));
-            let levels = levels.collect::<Result<Vec<_>, _>>()?;
-            views.insert(info.name.clone(), self.assemble(view, info, levels, manifest.frontier));
+            for (shard, files) in shards.iter_mut().zip(files) {
+                shard.push(self.slots[view.slot].open(files, *slot)?);
+            }
+            slots.push(Arc::clone(&self.slots[view.slot]));
+            read.push((view, info));
         }
-        Ok((views, unread))
+        let of = manifest.contents.shards.len();
+        let mut shards: Vec<Arc<Shard>> = shards.into_iter().map(|slots| Arc::new(Shard::new(slots))).collect();
+        let mut portion = Portion { first: crew.own().start, of };
+        if of != crew.peers() && crew.processes() == 1 {
+            portion = Portion::whole(of);
+        } else if of != crew.peers() {
+            shards = store.reshard(&shards, &slots, crew.own(), crew.peers())?;
+            portion = crew.portion();
+        }
+        let standing = |(at, (view, info)): (usize, (&ViewExport, &ViewInfo))| {
+            let levels = shards.iter().map(|shard| Arc::clone(&shard.slots()[at])).collect();
+            (info.name.clone(), assemble(view, info, levels, manifest.frontier, portion))
+        };
+        Ok((read.into_iter().enumerate().map(standing).collect(), unread))
     }
 
-    /// The views of this dataflow as they stand on shards in memory.
-    pub fn standing_on(&self, shards: &[Arc<Shard>], frontier: Tick) -> BTreeMap<String, Arc<dyn View>> {
+    /// This process's portion of the views of this dataflow as they stand on its shards.
+    pub(crate) fn standing_on(&self, shards: &[Arc<Shard>], frontier: Tick, crew: &Crew) -> BTreeMap<String, Arc<dyn View>> {
         let standing = |view: &ViewExport| {
             let levels = shards.iter().map(|shard| Arc::clone(&shard.slots()[view.slot])).collect();
-            (view.info.name.clone(), self.assemble(view, &view.info, levels, frontier))
+            (view.info.name.clone(), assemble(view, &view.info, levels, frontier, crew.portion()))
         };
         self.views.iter().map(standing).collect()
     }
+}
 
-    fn assemble(&self, view: &ViewExport, info: &ViewInfo, levels: Vec<Arc<dyn AnyLevels>>, frontier: Tick) -> Arc<dyn View> {
-        (view.assemble)(info.clone(), levels.into_iter().map(|levels| (view.standing)(levels.into_any(), frontier)).collect())
-    }
+fn assemble(view: &ViewExport, info: &ViewInfo, levels: Vec<Arc<dyn AnyLevels>>, frontier: Tick, portion: Portion) -> Arc<dyn View> {
+    let shards = levels.into_iter().map(|levels| (view.standing)(levels.into_any(), frontier)).collect();
+    (view.assemble)(info.clone(), shards, portion)
 }

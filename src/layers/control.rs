@@ -12,15 +12,27 @@ use crate::runs::{Audit, Contents, Difference, Manifest};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
     /// Read the newest generation on disk that can be gone on with.
-    Restore,
+    Restore {
+        /// Generations that another process cannot use.
+        passed_over: Vec<u64>,
+    },
     /// Serve the views of another version of the dataflow as they stand, until there are new ones.
     Stand,
     /// Say how far the log is complete, and keep that tick readable until the audit.
     Propose,
-    /// Compute the generation through `cut`, on the one being served or from scratch.
+    /// Say where to cut a range of the log, so that no part takes in too many of this process's events.
+    Divide {
+        /// Where the range begins.
+        from: Tick,
+        /// Where it ends.
+        to: Tick,
+    },
+    /// Compute the generation through the last cut, on the one being served or from scratch.
     Batch {
-        /// Where the generation ends.
-        cut: Tick,
+        /// Counts up with each batch that was asked for.
+        attempt: u64,
+        /// Where each step of it ends.
+        cuts: Vec<Tick>,
         /// From the first event.
         full: bool,
     },
@@ -37,10 +49,17 @@ pub enum Command {
     },
     /// Compute the next generation on the committed one, before any is served.
     Proceed,
+    /// Say how far answers have come.
+    Reach,
     /// Build a speed graph on it, or on the restored one, and catch up.
-    Adopt,
-    /// Serve it.
+    Adopt {
+        /// Nobody will ask for a tick before the one before this: it is what all processes have answered so far.
+        reached: Tick,
+    },
+    /// Serve it. The old graph goes on, for processes that have not switched yet.
     Switch,
+    /// All have switched: shut the old graph down.
+    Retire,
     /// Forget what was computed and not switched to.
     Discard,
 }
@@ -53,6 +72,16 @@ pub enum Report {
     /// To `Propose`.
     Proposed {
         /// The log's frontier.
+        frontier: Tick,
+    },
+    /// To `Divide`: ends of the parts, ascending; the last is the range's.
+    Divided {
+        /// The ends.
+        cuts: Vec<Tick>,
+    },
+    /// To `Reach`.
+    Reached {
+        /// Every answer so far was for an earlier tick.
         frontier: Tick,
     },
     /// To `Batch`.
@@ -109,8 +138,27 @@ pub struct Restored {
     pub resharded_from: Option<usize>,
 }
 
+impl Restored {
+    /// What was found, with what another process found of the same generation.
+    pub(super) fn and(self, other: Self) -> Self {
+        let new = other.passed_over.into_iter().filter(|reason| !self.passed_over.contains(reason)).collect::<Vec<_>>();
+        Self {
+            newest: self.newest.or(other.newest),
+            tail: self.tail + other.tail,
+            outdated: self.outdated.or(other.outdated),
+            last_id: self.last_id.max(other.last_id),
+            passed_over: [self.passed_over, new].concat(),
+            resharded_from: self.resharded_from.or(other.resharded_from),
+        }
+    }
+}
+
 /// All processes of a cluster, process 0 included.
 pub trait Processes: Send {
-    /// Sends a command to each process and gathers the answers, by process index.
+    /// Sends a command to each process and gathers the answers, by process index. When a batch fails on one, the others give
+    /// it up.
     fn ask(&mut self, command: &Command) -> Vec<Report>;
+    /// The processes serve different graphs, and some cannot follow the others. They must not go on together: nothing is
+    /// carried out from here on.
+    fn diverged(&mut self, _reason: &str) {}
 }

@@ -1,6 +1,7 @@
 //! The handover, step by step. A crash anywhere leaves the old or the new generation whole: what is served changes in the
 //! last step, and a generation counts only once it is committed.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -53,14 +54,14 @@ pub struct Handover {
 }
 
 /// Why a cycle ended without a handover. The old generation is still being served.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum CycleError {
     /// A step failed on some process.
     #[error("{step} failed on process {process}: {reason}")]
     Step {
         /// The step.
-        step: &'static str,
+        step: String,
         /// The process, by index.
         process: usize,
         /// What it said.
@@ -117,6 +118,8 @@ pub struct Coordinator {
     newest: Manifest,
     /// The greatest number that a generation has.
     last_id: u64,
+    /// The number of the last batch that was asked for.
+    attempt: u64,
     /// The frontier of the outdated views that stand.
     standing: Option<Tick>,
     /// How the answers differ from the outdated ones, until a handover reports it.
@@ -128,7 +131,7 @@ pub struct Coordinator {
 impl Coordinator {
     /// A coordinator of these processes, none of which serves anything yet.
     pub fn new(processes: Box<dyn Processes>) -> Self {
-        Self { processes, newest: Manifest::default(), last_id: 0, standing: None, differences: Vec::new(), serves: false }
+        Self { processes, newest: Manifest::default(), last_id: 0, attempt: 0, standing: None, differences: Vec::new(), serves: false }
     }
 
     /// The generation being served.
@@ -140,10 +143,7 @@ impl Coordinator {
     /// as they stand; or what is computed from the first event. With an empty log that is the empty generation.
     pub fn start(&mut self) -> Result<Started, CycleError> {
         let frontier = self.propose()?;
-        let reports = self.step("restore", &Command::Restore)?;
-        let restored =
-            reports.into_iter().filter_map(|report| if let Report::Restored(restored) = report { Some(*restored) } else { None });
-        let found = restored.reduce(|all, other| if other.newest.is_some() { all } else { other }).unwrap_or_default();
+        let found = self.restore()?;
         self.last_id = found.last_id;
         let mut started = Started { manifest: Manifest::default(), found, outdated: false, handover: None };
         match (&started.found.newest, &started.found.outdated) {
@@ -172,9 +172,34 @@ impl Coordinator {
         self.hand_over(Cycle::Full, Tick(0), false)
     }
 
+    /// The newest generation that every process can go on from.
+    fn restore(&mut self) -> Result<Restored, CycleError> {
+        let mut passed_over = Vec::new();
+        loop {
+            let reports = self.step("restore", &Command::Restore { passed_over: passed_over.clone() })?;
+            let restored = reports.into_iter().filter_map(|report| if let Report::Restored(found) = report { Some(*found) } else { None });
+            let restored: Vec<Restored> = restored.collect();
+            let used = |found: &Restored| found.newest.as_ref().or(found.outdated.as_ref()).map(|manifest| manifest.id);
+            // What one process cannot use, none can.
+            let common = restored.iter().map(used).min().flatten();
+            let newer: Vec<u64> = restored.iter().filter_map(used).filter(|id| Some(*id) > common).collect();
+            if newer.is_empty() {
+                return Ok(restored.into_iter().reduce(Restored::and).unwrap_or_default());
+            }
+            passed_over.extend(newer);
+        }
+    }
+
     fn take_over(&mut self) -> Result<(), CycleError> {
-        self.step("adopt", &Command::Adopt)?;
-        self.step("switch", &Command::Switch)?;
+        let reports = self.step("reach", &Command::Reach)?;
+        let frontiers = reports.iter().filter_map(|report| if let Report::Reached { frontier } = report { Some(*frontier) } else { None });
+        let reached = frontiers.min().unwrap_or_default();
+        self.step("adopt", &Command::Adopt { reached })?;
+        let switched = self.step("switch", &Command::Switch).and_then(|_| self.step("retire", &Command::Retire));
+        if let Err(error) = switched {
+            self.processes.diverged(&error.to_string());
+            return Err(error);
+        }
         self.serves = true;
         Ok(())
     }
@@ -195,7 +220,7 @@ impl Coordinator {
     pub fn audit(&mut self, cycle: Cycle) -> Result<Vec<Audit>, CycleError> {
         if self.standing.is_some() {
             let reason = "the dataflow was changed, and its views are still being computed".to_owned();
-            return Err(CycleError::Step { step: "audit", process: 0, reason, exit_code: 1 });
+            return Err(CycleError::Step { step: "audit".to_owned(), process: 0, reason, exit_code: 1 });
         }
         let cut = self.propose()?;
         let audited = self.guarded(|this| this.batch(cycle, cut).and_then(|_| this.compare()));
@@ -218,7 +243,7 @@ impl Coordinator {
     fn guarded<T>(&mut self, steps: impl FnOnce(&mut Self) -> Result<T, CycleError>) -> Result<T, CycleError> {
         catch_unwind(AssertUnwindSafe(|| steps(self))).unwrap_or_else(|panic| {
             let reason = format!("panicked: {}", panic_message(&*panic));
-            Err(CycleError::Step { step: "the cycle", process: 0, reason, exit_code: 1 })
+            Err(CycleError::Step { step: "the cycle".to_owned(), process: 0, reason, exit_code: 1 })
         })
     }
 
@@ -272,7 +297,14 @@ impl Coordinator {
     }
 
     fn batch(&mut self, cycle: Cycle, cut: Tick) -> Result<(usize, u64), CycleError> {
-        let reports = self.step("batch", &Command::Batch { cut, full: cycle == Cycle::Full })?;
+        let full = cycle == Cycle::Full;
+        let from = if full { Tick::ZERO } else { self.newest.frontier };
+        let reports = self.step("divide", &Command::Divide { from, to: cut })?;
+        let cuts: BTreeSet<Tick> =
+            reports.into_iter().flat_map(|report| if let Report::Divided { cuts } = report { cuts } else { Vec::new() }).collect();
+        self.attempt += 1;
+        let command = Command::Batch { attempt: self.attempt, cuts: cuts.into_iter().collect(), full };
+        let reports = self.step("batch", &command)?;
         let frozen =
             reports.iter().filter_map(|report| if let Report::Frozen { rows, tail } = report { Some((*rows, *tail)) } else { None });
         Ok(frozen.fold((0, 0), |(rows, tail), (r, t)| (rows + r, tail + t)))
@@ -282,11 +314,7 @@ impl Coordinator {
     fn write(&mut self) -> Result<Contents, CycleError> {
         let reports = self.step("write", &Command::Write)?;
         let parts = reports.into_iter().filter_map(|report| if let Report::Written { contents } = report { Some(contents) } else { None });
-        let joined = parts.reduce(|mut all, part| {
-            all.shards.extend(part.shards);
-            all
-        });
-        Ok(joined.unwrap_or_default())
+        Ok(parts.reduce(Contents::and).unwrap_or_default())
     }
 
     fn compare_with_standing(&mut self) -> Result<Vec<Difference>, CycleError> {
@@ -317,7 +345,7 @@ impl Coordinator {
         let reports = self.processes.ask(command);
         for (process, report) in reports.iter().enumerate() {
             if let Report::Failed(Failure { reason, exit_code }) = report {
-                return Err(CycleError::Step { step, process, reason: reason.clone(), exit_code: *exit_code });
+                return Err(CycleError::Step { step: step.to_owned(), process, reason: reason.clone(), exit_code: *exit_code });
             }
         }
         Ok(reports)

@@ -4,6 +4,7 @@ use std::net::TcpStream;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use timely::WorkerConfig;
 use timely::communication::Hooks;
@@ -13,12 +14,14 @@ use timely::communication::{Config, WorkerGuards};
 use timely::worker::Worker;
 
 use crate::operators::Codec;
+use crate::runs::Portion;
 
 /// Makes the connections on which the workers of different processes exchange rows.
 pub trait Links: Send + Sync {
-    /// A stream to each process, by index, and none to this one. All processes ask for the graph of the same name, and get the
-    /// ends of streams that nothing else uses. Returns when all have asked, or with the reason why that will not be.
-    fn connect(&self, graph: &str) -> Result<Vec<Option<TcpStream>>, String>;
+    /// A stream to each process, by index, and none to this one. All processes ask for the graph of the same name and number,
+    /// and get the ends of streams that nothing else uses; numbers of a name ascend. Returns when all have asked, or with the
+    /// reason why that will not be: `stop` was set, or a process is gone.
+    fn connect(&self, graph: &str, number: u64, stop: &AtomicBool) -> Result<Vec<Option<TcpStream>>, String>;
 }
 
 /// The workers of one graph, or of all graphs of a layer: as many in each process.
@@ -27,6 +30,7 @@ pub struct Crew {
     workers: usize,
     process: usize,
     processes: usize,
+    graph: u64,
     links: Option<Arc<dyn Links>>,
     serialized: bool,
     codec: Codec,
@@ -35,7 +39,7 @@ pub struct Crew {
 impl From<usize> for Crew {
     /// Workers of this process alone.
     fn from(workers: usize) -> Self {
-        Self { workers, process: 0, processes: 1, links: None, serialized: false, codec: Codec::default() }
+        Self { workers, process: 0, processes: 1, graph: 0, links: None, serialized: false, codec: Codec::default() }
     }
 }
 
@@ -53,6 +57,11 @@ impl Crew {
     /// The same workers, with another codec for rows that leave the process.
     pub fn codec(self, codec: Codec) -> Self {
         Self { codec, ..self }
+    }
+
+    /// The same, for the graph of this number: see [`Links::connect`].
+    pub fn for_graph(&self, number: u64) -> Self {
+        Self { graph: number, ..self.clone() }
     }
 
     /// Workers of this process.
@@ -80,13 +89,18 @@ impl Crew {
         self.process * self.workers..(self.process + 1) * self.workers
     }
 
+    /// Which of a view's shards this process has.
+    pub(super) fn portion(&self) -> Portion {
+        Portion { first: self.own().start, of: self.peers() }
+    }
+
     /// The place of a worker among those of its process.
     pub(super) fn local(&self, worker: usize) -> usize {
         worker - self.process * self.workers
     }
 
     /// Starts the workers.
-    pub(super) fn execute<T, F>(&self, graph: &str, logic: F) -> Result<WorkerGuards<T>, String>
+    pub(super) fn execute<T, F>(&self, graph: &str, stop: &AtomicBool, logic: F) -> Result<WorkerGuards<T>, String>
     where
         T: Send + 'static,
         F: Fn(&mut Worker) -> T + Send + Sync + 'static,
@@ -97,7 +111,7 @@ impl Crew {
             let communication = if self.serialized { Config::ProcessBinary(self.workers) } else { Config::Process(self.workers) };
             return timely::execute(timely::Config { communication, worker: config }, logic);
         };
-        let streams = links.connect(graph)?;
+        let streams = links.connect(graph, self.graph, stop)?;
         let hooks = Hooks::default();
         let local = ProcessBuilder::new_typed_vector(self.workers, hooks.refill.clone(), hooks.spill.clone());
         let (builders, guard) = initialize_networking_from_sockets(local, streams, self.process, self.workers, hooks)
@@ -105,6 +119,13 @@ impl Crew {
         let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
         timely::execute::execute_from(builders, Box::new(guard), config, logic)
     }
+}
+
+/// Whether a panic says that rows cannot be exchanged any more, because another process is gone: what timely's threads and workers
+/// then say. It is a consequence, and whoever knows which process is gone says more.
+pub fn is_broken_exchange(message: &str) -> bool {
+    const SAID: [&str; 4] = ["timely communication error", "MergeQueue poisoned", "Send thread panic", "Recv thread panic"];
+    SAID.iter().any(|said| message.contains(said))
 }
 
 /// Waits for the workers. Threads that exchange rows panic when a process is gone, and timely passes that on to whoever waits:

@@ -17,6 +17,7 @@ use crate::storage::{Step, reach};
 use super::batch::{BATCH_NICE, BatchError, run_batch};
 use super::blueprint::Blueprint;
 use super::control::{Command, Failure, Processes, Report};
+use super::crew::Crew;
 use super::feed::Feed;
 use super::graph::Dataflow;
 use super::speed::{SpeedGraph, SpeedWorkers};
@@ -27,6 +28,8 @@ const CLOSE_TICKS: u64 = 20;
 pub(super) const PATIENCE: Duration = Duration::from_secs(600);
 /// What Rust's own programs exit with after a panic.
 const EXIT_CODE_PANIC: u8 = 101;
+/// A batch of more steps than two to this would use numbers of graphs twice.
+const BATCH_STEPS_BITS: u32 = 24;
 const POLL: Duration = Duration::from_micros(500);
 /// Rows of a view that are reported when a changed dataflow answers differently.
 const DIFFERENCES_SHOWN: usize = 10;
@@ -36,11 +39,11 @@ pub const BATCH_EVENTS_MAX: u64 = 1 << 24;
 
 /// What a process needs to take part.
 pub struct NodeOptions {
-    /// Workers of each layer.
-    pub workers: usize,
+    /// The workers of each layer.
+    pub crew: Crew,
     /// How far back answers can be had, in ticks.
     pub history: u64,
-    /// Events that a batch graph takes in at once.
+    /// Events of this process that a batch graph takes in at once.
     pub batch_events: u64,
     /// What tells versions of the dataflow apart that look the same from outside.
     pub version: String,
@@ -50,7 +53,7 @@ pub struct NodeOptions {
 
 impl Default for NodeOptions {
     fn default() -> Self {
-        Self { workers: 1, history: 5_000, batch_events: BATCH_EVENTS_MAX, version: String::new(), store: None }
+        Self { crew: 1.into(), history: 5_000, batch_events: BATCH_EVENTS_MAX, version: String::new(), store: None }
     }
 }
 
@@ -65,6 +68,7 @@ pub struct Node<E: Event> {
     /// Graphs that follow the log: the one being served, and one that catches up.
     following: Arc<ArcSwap<Vec<Arc<SpeedGraph<E>>>>>,
     stop: Arc<AtomicBool>,
+    batch: Mutex<RunningBatch>,
     state: Mutex<State<E>>,
     _waker: WakerGuard,
 }
@@ -77,13 +81,24 @@ pub(super) struct State<E: Event> {
     served: Option<Arc<SpeedGraph<E>>>,
     computed: Option<Computed>,
     adopted: Option<Arc<SpeedGraph<E>>>,
+    /// Not served here any more; other processes may still serve it.
+    retired: Option<Arc<SpeedGraph<E>>>,
     compaction: Option<JoinHandle<()>>,
 }
 
 impl<E: Event> Default for State<E> {
     fn default() -> Self {
-        Self { restored: None, standing: None, served: None, computed: None, adopted: None, compaction: None }
+        Self { restored: None, standing: None, served: None, computed: None, adopted: None, retired: None, compaction: None }
     }
+}
+
+/// The batch that runs, and what was given up.
+#[derive(Default)]
+struct RunningBatch {
+    attempt: u64,
+    stop: Arc<AtomicBool>,
+    /// Attempts up to this one are not wanted any more.
+    cancelled: u64,
 }
 
 /// A generation of another version of the dataflow.
@@ -114,7 +129,7 @@ impl<E: Event> Node<E> {
     pub fn start(dataflow: Arc<dyn Dataflow<E>>, log: Log<E>, options: NodeOptions, serving: Arc<Serving>) -> Result<Self, String> {
         let blueprint = Blueprint::of(&dataflow, &options.version)?;
         let keeper = serving.start_keeper().map_err(|error| error.to_string())?;
-        let speed = SpeedWorkers::start(options.workers, Arc::new(move || keeper.unpark()))?;
+        let speed = SpeedWorkers::start(options.crew.clone(), Arc::new(move || keeper.unpark()))?;
         let following: Arc<ArcSwap<Vec<Arc<SpeedGraph<E>>>>> = Arc::default();
         let followers = Arc::clone(&following);
         let waker = log.on_change(Box::new(move || followers.load().iter().for_each(|graph| graph.wake())));
@@ -127,9 +142,15 @@ impl<E: Event> Node<E> {
             serving,
             following,
             stop: Arc::default(),
+            batch: Mutex::default(),
             state: Mutex::default(),
             _waker: waker,
         })
+    }
+
+    /// What this process's answers are made from.
+    pub fn serving(&self) -> Arc<Serving> {
+        Arc::clone(&self.serving)
     }
 
     /// What stopped the speed layer, if something did, and the exit code for it.
@@ -140,6 +161,20 @@ impl<E: Event> Node<E> {
     /// Makes a running batch give up.
     pub fn stop_batch(&self) {
         self.stop.store(true, Ordering::Release);
+        self.running_batch().stop.store(true, Ordering::Release);
+    }
+
+    /// Makes a batch give up, whether it runs already or is still to come.
+    pub fn cancel_batch(&self, attempt: u64) {
+        let mut batch = self.running_batch();
+        batch.cancelled = batch.cancelled.max(attempt);
+        if batch.attempt <= attempt {
+            batch.stop.store(true, Ordering::Release);
+        }
+    }
+
+    fn running_batch(&self) -> MutexGuard<'_, RunningBatch> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Size of the generation being served: runs and rows.
@@ -158,17 +193,23 @@ impl<E: Event> Node<E> {
     /// Carries out a step.
     pub fn obey(&self, command: &Command) -> Report {
         let outcome = match command {
-            Command::Restore => self.restore(),
+            Command::Restore { passed_over } => self.restore(passed_over),
             Command::Stand => self.stand(),
             Command::Propose => self.propose(),
-            Command::Batch { cut, full } => self.batch(*cut, *full),
+            Command::Divide { from, to } => self.divide(*from, *to),
+            Command::Batch { attempt, cuts, full } => self.batch(*attempt, cuts, *full),
             Command::Audit => self.audit(),
             Command::Compare => self.compare(),
             Command::Write => self.write(),
             Command::Commit { manifest } => self.commit(manifest),
             Command::Proceed => self.proceed(),
-            Command::Adopt => self.adopt(),
+            Command::Reach => Ok(Report::Reached { frontier: self.reached() }),
+            Command::Adopt { reached } => self.adopt(*reached),
             Command::Switch => self.switch(),
+            Command::Retire => {
+                self.retire();
+                Ok(Report::Done)
+            }
             Command::Discard => {
                 self.discard();
                 Ok(Report::Done)
@@ -187,10 +228,11 @@ impl<E: Event> Node<E> {
     }
 
     fn propose(&self) -> Outcome {
-        // Held before the cut is known: the log goes on, and a graph that keeps little history would be past it at once.
+        // Held before the cut is known: the log goes on, and a graph that keeps little history would be past it at once. The cut
+        // is the least frontier of all processes' logs, and no answer is ahead of that.
         let served = self.served();
         if let Some(served) = &served {
-            served.history.hold(self.log.frontier().0.saturating_sub(1));
+            served.history.hold(self.serving.frontier().0.saturating_sub(1));
         }
         // Closed now, so that everything acknowledged by now is before the cut.
         match self.log.advance() {
@@ -204,16 +246,23 @@ impl<E: Event> Node<E> {
         }
     }
 
-    fn batch(&self, cut: Tick, full: bool) -> Outcome {
+    fn batch(&self, attempt: u64, cuts: &[Tick], full: bool) -> Outcome {
+        let stop = {
+            let mut batch = self.running_batch();
+            let unwanted = batch.cancelled >= attempt || self.stop.load(Ordering::Acquire);
+            (batch.attempt, batch.stop) = (attempt, Arc::new(AtomicBool::new(unwanted)));
+            Arc::clone(&batch.stop)
+        };
         if !self.settle() {
             return Err(failed("merging the runs of the last generation panicked", 1));
         }
         let base = match (self.served(), self.state().restored.clone()) {
             (Some(served), _) if !full => Generation::clone(&served.base),
             (None, Some(restored)) if !full => Generation::clone(&restored),
-            _ => Generation::empty(self.options.workers),
+            _ => Generation::empty(self.options.crew.workers()),
         };
-        let computed = self.compute(base, cut, full)?;
+        let cut = cuts.last().copied().unwrap_or_default();
+        let computed = self.compute(base, attempt, cuts, full, &stop)?;
         let rows = computed.rows;
         self.state().computed = Some(computed);
         let offsets = |tick: Tick| Ok::<u64, LogError>(self.log.offsets_at(tick)?.iter().map(|offset| offset.0).sum());
@@ -222,27 +271,31 @@ impl<E: Event> Node<E> {
     }
 
     /// Computes a generation through `cut`, in several steps if it takes in many events.
-    fn compute(&self, base: Generation, cut: Tick, full: bool) -> Result<Computed, Failure> {
-        let cuts = self.cuts(base.frontier, cut).map_err(|error| failed(&error, error.exit_code()))?;
+    fn compute(&self, base: Generation, attempt: u64, cuts: &[Tick], full: bool, stop: &Arc<AtomicBool>) -> Result<Computed, Failure> {
         let full = full || base.is_initial();
         let mut computed = Computed { generation: Arc::new(base), last: None, frozen: Vec::new(), rows: 0, full };
-        for cut in cuts {
+        for (step, cut) in cuts.iter().copied().enumerate() {
             if computed.last.is_some() {
                 self.write_last(&mut computed).map_err(failed_by)?;
-                compact(&computed.generation, self.options.store.as_deref(), &self.stop).map_err(failed_by)?;
+                self.compact(&computed.generation, stop).map_err(failed_by)?;
             }
             let base = Arc::clone(&computed.generation);
             let feed = Feed::new(self.log.cursor(base.frontier), Some(cut));
-            let output =
-                run_batch(&self.dataflow, Some(&base), feed, cut, self.options.workers, &self.stop).map_err(|error| match error {
-                    BatchError::Log(error) => failed(&error, error.exit_code()),
-                    error => failed(error, 1),
-                })?;
+            let crew = self.options.crew.for_graph(attempt << BATCH_STEPS_BITS | step as u64);
+            let output = run_batch(&self.dataflow, Some(&base), feed, cut, crew, stop).map_err(|error| match error {
+                BatchError::Log(error) => failed(&error, error.exit_code()),
+                error => failed(error, 1),
+            })?;
             computed.rows += output.bases.iter().zip(&output.frozen).map(|(base, frozen)| base.rows_of(frozen)).sum::<usize>();
             computed.generation = Arc::new(Generation { id: base.id + 1, frontier: cut, shards: output.shards });
             computed.last = Some((output.bases, output.frozen));
         }
         Ok(computed)
+    }
+
+    fn divide(&self, from: Tick, to: Tick) -> Outcome {
+        let cuts = self.cuts(from, to).map_err(|error| failed(&error, error.exit_code()))?;
+        Ok(Report::Divided { cuts })
     }
 
     /// Where to cut `[from, to)`, so that each part has no more than the events that a batch takes in, or one tick.
@@ -272,7 +325,8 @@ impl<E: Event> Node<E> {
         let Some((bases, mut frozen)) = computed.last.take() else { return Ok(()) };
         if let Some(store) = &self.options.store {
             let shards = bases.iter().zip(&mut frozen).enumerate();
-            let shards = shards.map(|(worker, (base, frozen))| base.plus_written(frozen, store, worker).map(Arc::new));
+            let shards =
+                shards.map(|(worker, (base, frozen))| base.plus_written(frozen, store, self.first_worker() + worker).map(Arc::new));
             let shards = shards.collect::<Result<Vec<_>, _>>()?;
             computed.generation = Arc::new(Generation { shards, ..Generation::clone(&computed.generation) });
         }
@@ -306,7 +360,7 @@ impl<E: Event> Node<E> {
             let mut audits = Vec::new();
             for (info, slot) in self.blueprint.views() {
                 let of_worker = |worker: usize| steps.iter().map(|frozen| &*frozen[worker][slot]).collect();
-                let runs = (0..self.options.workers).map(of_worker).collect();
+                let runs = (0..self.options.crew.workers()).map(of_worker).collect();
                 let audited = if computed.full { Audited::Whole(runs) } else { Audited::Changes(runs) };
                 match served.views[&info.name].audit(Tick(cut.0 - 1), &audited) {
                     Ok(audit) => audits.push(audit),
@@ -323,7 +377,7 @@ impl<E: Event> Node<E> {
         let (Some(computed), Some(standing)) = (&state.computed, &state.standing) else { return Err(nothing_computed()) };
         let (generation, old, unread) = (Arc::clone(&computed.generation), standing.views.clone(), standing.unread.clone());
         drop(state);
-        let new = self.blueprint.standing_on(&generation.shards, generation.frontier);
+        let new = self.blueprint.standing_on(&generation.shards, generation.frontier, &self.options.crew);
         let compared = differences(&new, &old, &unread, generation.frontier, DIFFERENCES_SHOWN);
         Ok(Report::Compared { differences: compared.map_err(|error| failed(error, 1))? })
     }
@@ -346,7 +400,11 @@ impl<E: Event> Node<E> {
     fn commit(&self, manifest: &Manifest) -> Outcome {
         self.with_computed(|computed| {
             computed.generation = Arc::new(Generation { id: manifest.id, ..Generation::clone(&computed.generation) });
-            self.options.store.iter().try_for_each(|store| store.commit(manifest)).map_err(failed_by)?;
+            match &self.options.store {
+                Some(store) if self.options.crew.process() == 0 => store.commit(manifest).map_err(failed_by)?,
+                Some(store) => store.tidy(),
+                None => {}
+            }
             Ok(Report::Done)
         })
     }
@@ -359,7 +417,12 @@ impl<E: Event> Node<E> {
         Ok(Report::Done)
     }
 
-    fn adopt(&self) -> Outcome {
+    /// Every answer so far was for an earlier tick; before the first, what the log has.
+    fn reached(&self) -> Tick {
+        if self.served().is_some() { self.serving.frontier() } else { self.log.frontier() }
+    }
+
+    fn adopt(&self, reached: Tick) -> Outcome {
         reach(Step::HandoverBeforeAdopt);
         let generation = {
             let state = self.state();
@@ -367,10 +430,8 @@ impl<E: Event> Node<E> {
             computed.or(state.restored.as_ref()).cloned().ok_or_else(nothing_computed)?
         };
         let feed = Feed::new(self.log.cursor(generation.frontier), None);
-        // Nobody will ask the new graph for a tick before those that have been answered, or that the log had at the start.
         let served = self.served();
-        let first_exact = if served.is_some() { self.serving.frontier() } else { self.log.frontier() };
-        let from = generation.frontier.max(Tick(first_exact.0.saturating_sub(1)));
+        let from = generation.frontier.max(Tick(reached.0.saturating_sub(1)));
         let graph = match self.speed.install(&self.dataflow, generation, from, feed, self.options.history) {
             Ok(graph) => Arc::new(graph),
             Err(reason) => return Err(failed(reason, EXIT_CODE_PANIC)),
@@ -383,7 +444,7 @@ impl<E: Event> Node<E> {
         graph.wake();
         self.state().adopted = Some(Arc::clone(&graph));
         let close = if served.is_some() { CLOSE_TICKS } else { 0 };
-        self.wait_until(&graph, || graph.upper().0 + close >= first_exact.max(self.serving.frontier()).0)?;
+        self.wait_until(&graph, || graph.upper().0 + close >= reached.max(self.serving.frontier()).0)?;
         Ok(Report::Done)
     }
 
@@ -396,23 +457,38 @@ impl<E: Event> Node<E> {
         }
         reach(Step::HandoverAfterSwitch);
         let mut state = self.state();
-        let old = state.served.replace(Arc::clone(&graph));
-        *state = State { served: state.served.take(), ..State::default() };
+        let retired = state.served.replace(graph);
+        *state = State { served: state.served.take(), retired, ..State::default() };
+        Ok(Report::Done)
+    }
+
+    /// Shuts the graph down that was served before, and merges runs of the one that is.
+    fn retire(&self) {
+        let mut state = self.state();
+        let (Some(graph), retired) = (state.served.clone(), state.retired.take()) else { return };
         self.following.store(Arc::new(vec![Arc::clone(&graph)]));
-        let (store, stop) = (self.options.store.clone(), Arc::clone(&self.stop));
+        let (store, stop, first_worker) = (self.options.store.clone(), Arc::clone(&self.stop), self.first_worker());
         let merging = std::thread::Builder::new().name("merge".to_owned()).spawn(move || {
             let _ = rustix::process::nice(BATCH_NICE);
-            if let Err(error) = compact(&graph.base, store.as_deref(), &stop) {
+            if let Err(error) = compact(&graph.base, store.as_deref(), first_worker, &stop) {
                 // Reads touch more files than they need to; the next handover tries again.
                 tracing::error!(%error, "runs could not be merged");
             }
         });
         state.compaction = merging.ok();
         drop(state);
-        if let Some(old) = old {
+        if let Some(old) = retired {
             old.close();
         }
-        Ok(Report::Done)
+    }
+
+    /// The number of this process's first worker among those of all processes.
+    fn first_worker(&self) -> usize {
+        self.options.crew.own().start
+    }
+
+    fn compact(&self, generation: &Generation, stop: &AtomicBool) -> Result<(), GenerationError> {
+        compact(generation, self.options.store.as_deref(), self.first_worker(), stop)
     }
 
     /// Waits for a graph, as long as it can still come there.
@@ -482,9 +558,14 @@ pub(super) fn failed_by(error: GenerationError) -> Failure {
 }
 
 /// Merges runs of similar size: in files where there is a store for them.
-fn compact(generation: &Generation, store: Option<&GenerationStore>, stop: &AtomicBool) -> Result<(), GenerationError> {
+fn compact(
+    generation: &Generation,
+    store: Option<&GenerationStore>,
+    first_worker: usize,
+    stop: &AtomicBool,
+) -> Result<(), GenerationError> {
     generation.shards.iter().enumerate().try_for_each(|(worker, shard)| match store {
-        Some(store) => shard.compact_files(store, worker, stop),
+        Some(store) => shard.compact_files(store, first_worker + worker, stop),
         None => {
             shard.compact();
             Ok(())

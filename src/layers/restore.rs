@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use crate::log::{Event, Tick};
+use crate::log::{Event, Offset, Partition, Tick};
 use crate::runs::{Generation, GenerationError, GenerationStore, History, LogRange, Manifest};
 use crate::serving::Served;
 
@@ -22,15 +22,26 @@ use super::node::{Node, Outcome, PATIENCE, Standing, failed, failed_by};
 
 impl<E: Event> Node<E> {
     /// Finds the newest generation that can be gone on with, or else the newest of another version whose views can be read.
-    pub(super) fn restore(&self) -> Outcome {
+    pub(super) fn restore(&self, passed_over: &[u64]) -> Outcome {
         let mut restored = Restored::default();
+        {
+            let mut state = self.state();
+            (state.restored, state.standing) = (None, None);
+        }
         let Some(store) = &self.options.store else { return Ok(Report::Restored(Box::new(restored))) };
-        self.drop_erased(store).map_err(failed_by)?;
+        if self.options.crew.process() == 0 {
+            self.drop_erased(store).map_err(failed_by)?;
+        }
         // What a process that was killed had begun to write.
         store.tidy();
         let log = self.range(Tick::MAX).map_err(|error| failed_by(error.into()))?;
         for (id, manifest) in store.manifests().map_err(failed_by)? {
             restored.last_id = restored.last_id.max(id);
+            if passed_over.contains(&id) {
+                store.pass_over(id);
+                restored.passed_over.push(format!("generation {id} is passed over: another process cannot use it"));
+                continue;
+            }
             match manifest.and_then(|manifest| self.try_restore(store, &manifest, &log, &mut restored)) {
                 Ok(true) => break,
                 Ok(false) => {}
@@ -65,35 +76,41 @@ impl<E: Event> Node<E> {
         restored: &mut Restored,
     ) -> Result<bool, GenerationError> {
         let (id, covers) = (manifest.id, &manifest.contents.log);
-        if covers.id != log.id || covers.ends.len() != log.ends.len() {
-            return Err(GenerationError::Unusable { id, why: format!("is of log {}, this is log {}", covers.id, log.id) });
+        if covers.revision != log.revision {
+            // Process 0 drops it.
+            return Err(GenerationError::Unusable { id, why: "is from before events were removed from the log".to_owned() });
         }
+        let Some(mut covered) = covers.ends_in(log.ends.len()).filter(|_| covers.id == log.id) else {
+            return Err(GenerationError::Unusable { id, why: format!("is of log {}, this is log {}", covers.id, log.id) });
+        };
+        // What others' partitions have, the processes that own them compare.
+        let others = (0..).zip(&mut covered).filter(|(number, _)| !self.log.owns(Partition(*number)));
+        others.for_each(|(_, end)| *end = Offset(0));
         // What the log has below the frontier is fixed since the frontier was announced. If it is not what was covered, the log is
         // an older copy, or it lost its end, and may have grown again since.
-        let has = LogRange { ends: self.log.offsets_at(manifest.frontier)?, ..log.clone() };
-        if covers.ends != has.ends || manifest.frontier > self.log.frontier() {
+        let has = self.log.offsets_at(manifest.frontier)?;
+        if covered != has || manifest.frontier > self.log.frontier() {
             if !covers.synced {
                 return Err(GenerationError::Unusable { id, why: "covers events that the log lost: they were not synced".to_owned() });
             }
-            let place = |range: &LogRange| range.ends.iter().map(|end| end.to_string()).collect::<Vec<_>>().join(", ");
-            return Err(GenerationError::Ahead { id, frontier: manifest.frontier, covers: place(covers), has: place(&has) });
+            let place = |ends: &[Offset]| ends.iter().map(|end| end.to_string()).collect::<Vec<_>>().join(", ");
+            return Err(GenerationError::Ahead { id, frontier: manifest.frontier, covers: place(&covered), has: place(&has) });
         }
         let current = manifest.contents.fingerprint == self.blueprint.fingerprint();
         if !current && restored.outdated.is_some() {
             return Ok(false);
         }
-        let files = store.files(manifest)?;
+        let (crew, of) = (&self.options.crew, manifest.contents.shards.len());
+        let files = store.files_of(manifest, if of == crew.peers() { crew.own() } else { 0..of })?;
         if !current {
-            let (views, unread) = self.blueprint.standing(manifest, &files)?;
+            let (views, unread) = self.blueprint.standing(store, manifest, &files, crew)?;
             restored.outdated = Some(manifest.clone());
             self.state().standing = Some(Standing { manifest: manifest.clone(), views, unread });
             return Ok(false);
         }
-        let shards = files.len();
-        let generation =
-            Generation { id, frontier: manifest.frontier, shards: self.blueprint.restore(store, files, self.options.workers)? };
-        restored.tail = log.ends.iter().zip(&covers.ends).map(|(end, covered)| end.0 - covered.0).sum();
-        restored.resharded_from = (shards != self.options.workers).then_some(shards);
+        let generation = Generation { id, frontier: manifest.frontier, shards: self.blueprint.restore(store, files, of, crew)? };
+        restored.tail = log.ends.iter().zip(&covered).map(|(end, covered)| end.0 - covered.0).sum();
+        restored.resharded_from = (of != crew.peers()).then_some(of);
         restored.newest = Some(manifest.clone());
         let mut state = self.state();
         (state.restored, state.standing) = (Some(Arc::new(generation)), None);

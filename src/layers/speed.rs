@@ -34,6 +34,7 @@ struct Install<E: Event> {
 
 /// The workers of the speed layer.
 pub struct SpeedWorkers<E: Event> {
+    crew: Crew,
     queues: Vec<(Sender<Arc<Install<E>>>, Thread)>,
     stop: Arc<AtomicBool>,
     guards: Mutex<Option<WorkerGuards<()>>>,
@@ -64,7 +65,7 @@ impl<E: Event> SpeedWorkers<E> {
         let panicked: Arc<Mutex<Option<String>>> = Arc::default();
         let (stopped, panic_of) = (Arc::clone(&stop), Arc::clone(&panicked));
         let places = crew.clone();
-        let guards = crew.execute("speed", move |worker| {
+        let guards = crew.execute("speed", &stop, move |worker| {
             let index = places.local(worker.index());
             let queue = receivers.lock().expect("no worker panics here")[index].take().expect("each worker starts once");
             started.send((index, std::thread::current())).expect("the starter waits");
@@ -92,7 +93,7 @@ impl<E: Event> SpeedWorkers<E> {
         let mut threads: Vec<(usize, Thread)> = threads.iter().take(workers).collect();
         threads.sort_by_key(|(index, _)| *index);
         let queues = senders.into_iter().zip(threads).map(|(queue, (_, thread))| (queue, thread)).collect();
-        Ok(Self { queues, stop, guards: Mutex::new(Some(guards)), panicked })
+        Ok(Self { crew, queues, stop, guards: Mutex::new(Some(guards)), panicked })
     }
 
     /// What a worker said when it panicked, if one did. No graph goes on then.
@@ -139,7 +140,7 @@ impl<E: Event> SpeedWorkers<E> {
         let mut views = BTreeMap::new();
         for (at, view) in parts[0].1.iter().enumerate() {
             let shards = parts.iter().map(|(_, exports, _)| Arc::clone(&exports[at].shard)).collect();
-            views.insert(view.info.name.clone(), (view.assemble)(view.info.clone(), shards));
+            views.insert(view.info.name.clone(), (view.assemble)(view.info.clone(), shards, self.crew.portion()));
         }
         let wakers = Mutex::new(parts.into_iter().map(|(_, _, waker)| waker).collect());
         Ok(SpeedGraph { base, views, history, feed, wakers })

@@ -3,7 +3,7 @@ use super::commit::{Ack, GROUP_BYTES_MAX, GROUP_EVENTS_MAX};
 use super::error::LogError;
 use super::event::Event;
 use super::handle::Log;
-use super::position::{Partition, Tick};
+use super::position::Tick;
 use columnar::{Borrow, ContainerOf, Len, Push, Ref, bytes::indexed};
 use crossbeam::channel::Receiver;
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ pub const BULK_FRAMES_IN_FLIGHT_MAX: usize = 4;
 /// How often the size of a frame under construction is measured: lines may have 1 MiB.
 const MEASURE_EVENTS: usize = 64;
 
-/// Appends events in large frames, over all partitions in turn. Nothing is acknowledged before [`BulkAppender::finish`];
+/// Appends events in large frames, over all own partitions in turn. Nothing is acknowledged before [`BulkAppender::finish`];
 /// after an error some frames may be in the log.
 pub struct BulkAppender<E: Event> {
     log: Log<E>,
@@ -72,7 +72,7 @@ impl<E: Event> BulkAppender<E> {
         if self.waiting.len() >= BULK_FRAMES_IN_FLIGHT_MAX {
             self.wait_for_oldest()?;
         }
-        let partition = Partition((self.frames % u64::from(self.log.partitions())) as u32);
+        let partition = self.log.own_partition(self.frames as usize);
         let columns = std::mem::take(&mut self.columns);
         self.waiting.push_back(self.log.submit(partition, columns, None)?);
         self.frames += 1;

@@ -338,7 +338,7 @@ mod tests {
             (Job { columns: Number::as_columns(events.iter()), bytes: 8 * events.len(), claim, reply }, answer)
         };
         let (jobs, answers): (Vec<_>, Vec<_>) = sequences.into_iter().map(job).unzip();
-        crate::log::core::lock(&core.lanes[0]).commit(core, jobs);
+        crate::log::core::lock(core.lane(Partition(0))).commit(core, jobs);
         answers.into_iter().map(|answer| answer.recv().unwrap().unwrap()).collect()
     }
 

@@ -6,15 +6,15 @@ use super::block::Rows;
 use super::clock::Clock;
 use super::commit::{Lane, SEAL_BACKLOG_MAX};
 use super::error::LogError;
-use super::event::{Event, Types};
+use super::event::{Event, EventType, Types};
 use super::frame::{LogId, SegmentId};
-use super::mark::{self, Mark};
+use super::mark::{self, Mark, Marks, share_name};
 use super::meta::{LOCK_NAME, Meta, partition_dir};
-use super::options::{Durability, Execution, LogOptions};
-use super::partition::Contents;
+use super::options::{Durability, Execution, LogOptions, Share};
+use super::partition::{Contents, Segments};
 use super::position::{Offset, Partition, Tick};
 use super::producers::Producers;
-use super::recovery::{Beside, Known, plan_all, producers_of};
+use super::recovery::{Beside, Known, plan, producers_of};
 use super::redact::Redactions;
 use super::segment::{Sealed, Sealing, active_name, seal};
 use super::ticks::Ticks;
@@ -32,8 +32,12 @@ pub(crate) struct Core<E: Event> {
     pub disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     pub dir: PathBuf,
-    /// Which file is the lock of this log.
+    /// The part of the log that is open here.
+    pub share: Share,
+    /// Which file is the lock of this log, or share.
     lock_identity: (u64, u64),
+    /// The tick that ticks began at.
+    began: Tick,
     pub log_id: LogId,
     pub meta: Meta,
     pub types: Arc<Types<E>>,
@@ -44,6 +48,7 @@ pub(crate) struct Core<E: Event> {
     pub durability: Durability,
     pub execution: Execution,
     pub contents: Arc<Contents<E>>,
+    /// Of the own partitions, in order.
     pub lanes: Vec<Mutex<Lane>>,
     state: Mutex<State>,
     /// The frontier moved, or the log stopped.
@@ -60,7 +65,7 @@ pub(crate) type Waker = Arc<dyn Fn() + Send + Sync>;
 
 struct State {
     ticks: Ticks,
-    /// Per partition, the offset before which everything is on stable storage.
+    /// Per partition, the offset before which everything is on stable storage; of others' partitions, what was known at the start.
     durable: Vec<Offset>,
     full: VecDeque<(Partition, Offset)>,
     failure: Option<String>,
@@ -81,42 +86,73 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn lock_identity(disk: &dyn Disk, dir: &Path) -> Result<(u64, u64), LogError> {
-    let path = dir.join(LOCK_NAME);
+fn lock_identity(disk: &dyn Disk, dir: &Path, share: Share) -> Result<(u64, u64), LogError> {
+    let path = dir.join(share_name(LOCK_NAME, share.index));
     uninterrupted(|| disk.identity(&path)).map_err(|error| LogError::storage("find", &path, error))
 }
 
 impl<E: Event> Core<E> {
-    /// Recovers a log whose lock is held: judges all partitions, then seals what was active, then reserves ticks.
+    /// Recovers a log, or a share of one, whose lock is held: judges its partitions, then seals what was active, then reserves
+    /// ticks. What concerns the whole log, a new event type and unfinished redactions, is left to who has the whole.
     pub fn recover(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, dir: &Path, options: &LogOptions, meta: Meta) -> Result<Self, LogError> {
         let log_id = meta.id(dir)?;
         let types = Arc::new(meta.types::<E>(dir)?);
-        let lock_identity = lock_identity(&*disk, dir)?;
-        let mark = Mark::read(&*disk, dir, &meta)?;
+        let share = options.share;
+        if !share.is_whole() && meta.event != EventType::of::<E>() {
+            let (found, expected) = (meta.event.to_string(), EventType::of::<E>().to_string());
+            return Err(LogError::WrongEvent { dir: dir.to_path_buf(), found, expected });
+        }
+        let lock_identity = lock_identity(&*disk, dir, share)?;
+        let marks = Marks::read(&*disk, dir, &meta)?;
+        let mark = marks.combined();
         let mut redactions = Redactions::read(&*disk, dir)?;
+        if !share.is_whole() && redactions.is_pending() {
+            let why = "a redaction is to be finished first\n  hint: whoever opens the whole log does, as the process of share 0".to_owned();
+            return Err(LogError::WrongShare { dir: dir.to_path_buf(), share, why });
+        }
         let revision = redactions.revision();
         let known = Known { disk: &*disk, dir, log: log_id, mark: &mark, revision, types: &types, beside: Beside::Nobody };
-        let mut plans = plan_all(&known)?;
+        let partitions_total = meta.partitions;
+        let own = || share.partitions(partitions_total);
+        let plans = own().map(|partition| plan(&known, partition, mark.ends[partition.index()]));
+        let mut plans = plans.collect::<Result<Vec<_>, LogError>>()?;
         plans.iter_mut().try_for_each(|plan| plan.merge(options.block_events_max))?;
-        let ends: Vec<Offset> = plans.iter().map(|plan| plan.end).collect();
-        let floor = plans.iter().map(|plan| plan.last_tick).max().unwrap_or_default().max(mark.reserved);
+        let mut ends = mark.ends.clone();
+        own().zip(&plans).for_each(|(partition, plan)| ends[partition.index()] = plan.end);
+        let floor = plans.iter().map(|plan| plan.last_tick).max().unwrap_or_default().max(marks.begin(share));
+        let mut partitions: Vec<Segments<E>> = (0..partitions_total).map(|_| Segments::new(Vec::new(), Offset(0))).collect();
+        let mut producers: Vec<Producers> = Vec::new();
         let mut meta = meta;
-        meta.adopt::<E>(&*disk, dir)?;
-        redactions.remove_torn_tails(&*disk, dir)?;
-        let partitions = plans.into_iter().map(|plan| plan.carry_out(&*disk, options)).collect::<Result<Vec<_>, LogError>>()?;
-        redactions.settle(&*disk, dir)?;
-        let producers = partitions.iter().map(|segments| producers_of(segments.sealed.last().map(|last| &**last)));
-        let producers = producers.collect::<Result<Vec<Producers>, LogError>>()?;
+        if share.is_whole() {
+            meta.adopt::<E>(&*disk, dir)?;
+            redactions.remove_torn_tails(&*disk, dir)?;
+        }
+        for (partition, plan) in own().zip(plans) {
+            let segments = plan.carry_out(&*disk, options)?;
+            producers.push(producers_of(segments.sealed.last().map(|last| &**last))?);
+            partitions[partition.index()] = segments;
+        }
+        if share.is_whole() {
+            redactions.settle(&*disk, dir)?;
+        }
         let reserved = mark::reserve(clock.now(), floor);
         let synced = options.durability == Durability::Sync;
-        let mark = Mark { log_id: meta.log_id.clone(), reserved, clean: false, synced, ends: ends.clone() };
-        mark.write(&*disk, dir)?;
+        let began = (!share.is_whole()).then_some(floor);
+        let mark = Mark { log_id: meta.log_id.clone(), reserved, clean: false, synced, ends: ends.clone(), began };
+        mark.write(&*disk, dir, share.index)?;
+        if share.is_whole() {
+            mark::remove_others(&*disk, dir)?;
+        }
         let mut ticks = Ticks::new(floor, reserved, ends.len());
+        let lanes = own().zip(producers).map(|(partition, producers)| Mutex::new(Lane::new(partition, ends[partition.index()], producers)));
+        let lanes = lanes.collect();
         Ok(Core {
             disk,
             clock,
             dir: dir.to_path_buf(),
+            share,
             lock_identity,
+            began: floor,
             log_id,
             meta,
             types,
@@ -126,12 +162,7 @@ impl<E: Event> Core<E> {
             durability: options.durability,
             execution: options.execution,
             contents: Arc::new(Contents::new(partitions, ticks.frontier())),
-            lanes: ends
-                .iter()
-                .zip(producers)
-                .enumerate()
-                .map(|(number, (end, producers))| Mutex::new(Lane::new(Partition(number as u32), *end, producers)))
-                .collect(),
+            lanes,
             state: Mutex::new(State { ticks, durable: ends, full: VecDeque::new(), failure: None, phase: Phase::Running, waker_next: 0 }),
             frontier_moved: Condvar::new(),
             work: Condvar::new(),
@@ -170,7 +201,7 @@ impl<E: Event> Core<E> {
     /// Whether the directory is the one whose lock is held. Files are made by their names: when the directory was moved, and
     /// another log has its name, they would be made there.
     pub fn check_place(&self) -> Result<(), LogError> {
-        if lock_identity(&*self.disk, &self.dir)? == self.lock_identity {
+        if lock_identity(&*self.disk, &self.dir, self.share)? == self.lock_identity {
             return Ok(());
         }
         let moved = std::io::Error::other("it is another log's by now: the directory was moved while it was in use");
@@ -179,6 +210,11 @@ impl<E: Event> Core<E> {
 
     pub fn partition_dir(&self, partition: Partition) -> PathBuf {
         partition_dir(&self.dir, partition)
+    }
+
+    /// The write end of an own partition.
+    pub fn lane(&self, partition: Partition) -> &Mutex<Lane> {
+        &self.lanes[self.share.place(partition)]
     }
 
     pub fn frontier(&self) -> Tick {
@@ -267,6 +303,19 @@ impl<E: Event> Core<E> {
             self.work.notify_all();
         }
         moved
+    }
+
+    /// Lets no later group have a smaller tick. The frontier follows when a tick is closed, or a group lands.
+    pub fn raise(&self, tick: Tick) {
+        let mut state = lock(&self.state);
+        state.ticks.raise(tick);
+        let low = state.ticks.reserve_is_low();
+        drop(state);
+        if low && self.execution == Execution::Inline {
+            self.work_off();
+        } else if low {
+            self.work.notify_all();
+        }
     }
 
     pub fn advance(&self) -> Result<Tick, LogError> {
@@ -414,10 +463,10 @@ impl<E: Event> Core<E> {
         let _one_at_a_time = lock(&self.mark_writing);
         let now = self.clock.now();
         let state = lock(&self.state);
-        let reserved = mark::reserve(now, state.ticks.floor());
+        let reserved = state.ticks.to_reserve(now);
         let mark = self.mark(reserved, &state);
         drop(state);
-        match self.check_place().and_then(|()| mark.write(&*self.disk, &self.dir)) {
+        match self.check_place().and_then(|()| mark.write(&*self.disk, &self.dir, self.share.index)) {
             Ok(()) => {
                 let mut state = lock(&self.state);
                 state.ticks.reserve(reserved);
@@ -433,19 +482,20 @@ impl<E: Event> Core<E> {
 
     fn mark(&self, reserved: Tick, state: &State) -> Mark {
         let synced = self.durability == Durability::Sync;
-        Mark { log_id: self.meta.log_id.clone(), reserved, clean: false, synced, ends: state.durable.clone() }
+        let began = (!self.share.is_whole()).then_some(self.began);
+        Mark { log_id: self.meta.log_id.clone(), reserved, clean: false, synced, ends: state.durable.clone(), began }
     }
 
     /// The last step of a clean stop, after all threads have ended.
     pub fn write_clean_mark(&self) -> Result<(), LogError> {
-        let mut ends = Vec::new();
-        for lane in &self.lanes {
+        let mut ends = lock(&self.state).durable.clone();
+        for (partition, lane) in self.share.partitions(self.meta.partitions).zip(&self.lanes) {
             let mut lane = lock(lane);
             if let Some(cause) = lock(&self.state).failure.clone() {
                 return Err(LogError::Stopped { cause });
             }
             lane.sync(self.durability)?;
-            ends.push(lane.end());
+            ends[partition.index()] = lane.end();
         }
         let mut state = lock(&self.state);
         // Nothing is given out any more, so the floor itself is the smallest tick a restart may use.
@@ -453,6 +503,6 @@ impl<E: Event> Core<E> {
         let mark = Mark { clean: true, ends, ..self.mark(reserved, &state) };
         drop(state);
         self.check_place()?;
-        mark.write(&*self.disk, &self.dir)
+        mark.write(&*self.disk, &self.dir, self.share.index)
     }
 }

@@ -1,5 +1,6 @@
 //! Everything that can go wrong with a log, sorted by what the caller must do next.
 use super::meta::EVENT_TYPES_MAX;
+use super::options::Share;
 use super::position::{Partition, Tick};
 use super::producers::ProducerError;
 use std::io;
@@ -31,6 +32,26 @@ pub enum LogError {
         dir: PathBuf,
         /// The process that holds the lock, as it wrote into the lock file.
         pid: String,
+    },
+    /// The partition belongs to another process's share of the log.
+    #[error("partition {partition} belongs to share {owner}, this process has share {} of {}\n  hint: append to it through process {owner}", share.index, share.of)]
+    NotOwned {
+        /// The partition.
+        partition: Partition,
+        /// The index of the share it belongs to.
+        owner: u32,
+        /// The share of this log.
+        share: Share,
+    },
+    /// The log cannot be opened by such a share.
+    #[error("share {} of {} of log {} cannot be opened: {why}", share.index, share.of, dir.display())]
+    WrongShare {
+        /// The log's directory.
+        dir: PathBuf,
+        /// The share that was asked for.
+        share: Share,
+        /// What is wrong with it.
+        why: String,
     },
     /// The log holds events of another type, or another version of it.
     #[error("log {} holds {found}, this program reads {expected}\n  hint: name the log of this program, or run the program that wrote it", dir.display())]
@@ -189,6 +210,8 @@ impl LogError {
             | LogError::WrongLayout { .. }
             | LogError::NewerFormat { .. }
             | LogError::TooLarge { .. }
+            | LogError::NotOwned { .. }
+            | LogError::WrongShare { .. }
             | LogError::Closed
             | LogError::Empty => 2,
             LogError::Damaged(_) => 3,

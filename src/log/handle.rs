@@ -8,15 +8,15 @@ use super::core::{Core, Phase, lock};
 use super::cursor::Cursor;
 use super::error::LogError;
 use super::event::{Event, EventType};
-use super::meta::{Found, LOCK_NAME, Meta, look};
-use super::options::{Durability, Execution, LogOptions};
+use super::meta::{Found, Meta, look};
+use super::options::{Durability, Execution, LogOptions, Share};
 use super::position::{Offset, Partition, Tick};
 use super::producers::{self, Claim};
 use super::segment::Sealed;
+use super::share::take_lock;
 use crate::storage::{Disk, LockGuard, uninterrupted};
 use columnar::{Borrow, Columnar, ContainerOf, Len, bytes::indexed};
 use crossbeam::channel::{Receiver, Sender, bounded};
-use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,7 +27,7 @@ use std::thread::JoinHandle;
 pub struct LogStats {
     /// The tick before which everything is complete.
     pub frontier: Tick,
-    /// Per partition, in order.
+    /// Of the own partitions, in order.
     pub partitions: Vec<PartitionStats>,
 }
 
@@ -61,7 +61,7 @@ impl<E: Event> Clone for Log<E> {
     }
 }
 
-/// Owns threads and lock; the last clone's drop ends both.
+/// Owns threads and lock; the last clone's drop ends both. Queues are in the order of the own partitions.
 struct Handle<E: Event> {
     core: Arc<Core<E>>,
     queues: Vec<Sender<Message<E>>>,
@@ -100,7 +100,7 @@ impl<E: Event> Log<E> {
             Found::Log => Meta::read(&*disk, dir)?,
             Found::Nothing => Meta::create::<E>(&*disk, dir, options.partitions)?,
         };
-        Self::start(disk, clock, dir, options, meta, guard)
+        Self::start(disk, clock, dir, options.whole(), meta, guard)
     }
 
     /// Opens the log in `dir`; an error when there is none.
@@ -110,10 +110,11 @@ impl<E: Event> Log<E> {
         };
         let guard = take_lock(&*disk, dir)?;
         let meta = Meta::read(&*disk, dir)?;
-        Self::start(disk, clock, dir, options, meta, guard)
+        Self::start(disk, clock, dir, options.whole(), meta, guard)
     }
 
-    fn start(
+    /// Recovers the share that the options name, whose lock is held, and starts its threads.
+    pub(crate) fn start(
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
         dir: &Path,
@@ -130,14 +131,14 @@ impl<E: Event> Log<E> {
         Ok(Log { handle: Arc::new(Handle { core, queues, threads: Mutex::new(threads), next_partition: AtomicUsize::new(0) }) })
     }
 
-    /// Appends a batch, all or nothing, with one tick, to a partition of the log's choice. Returns when it is as durable as
+    /// Appends a batch, all or nothing, with one tick, to an own partition of the log's choice. Returns when it is as durable as
     /// the options ask; concurrent calls share a sync. An error leaves open whether the events are in the log.
     pub fn append(&self, events: Vec<E>) -> Result<Ack, LogError> {
         let partition = self.handle.next_partition();
         self.append_to(partition, events)
     }
 
-    /// Appends a batch to one partition; otherwise as [`Log::append`].
+    /// Appends a batch to one partition; otherwise as [`Log::append`]. [`LogError::NotOwned`] when it is another share's.
     ///
     /// # Panics
     /// When the log has no such partition.
@@ -152,7 +153,8 @@ impl<E: Event> Log<E> {
     /// All of a producer's batches go to one partition, which its name decides. Its last
     /// [`PRODUCER_WINDOW`](super::PRODUCER_WINDOW) numbers are remembered; each partition remembers
     /// [`PRODUCERS_MAX`](super::PRODUCERS_MAX) producers. What is beyond is refused with [`LogError::Producer`], and so is a number
-    /// that is ahead, or was used for other events.
+    /// that is ahead, or was used for other events. [`LogError::NotOwned`] when the partition is another share's: it is
+    /// [`Log::owner_of`] the producer that takes its batches.
     pub fn append_as(&self, producer: &str, sequence: u64, events: Vec<E>) -> Result<Ack, LogError> {
         let answer = self.submit_as(producer, sequence, <E as Columnar>::as_columns(events.iter()))?;
         answer.recv().unwrap_or_else(|_| Err(self.handle.core.why_stopped()))
@@ -169,7 +171,7 @@ impl<E: Event> Log<E> {
         let mut words = Vec::new();
         indexed::encode(&mut words, &columns.borrow());
         let claim = Claim { producer: Arc::from(producer), sequence, digest: producers::digest(&words) };
-        self.submit(producers::partition_of(producer, self.partitions()), columns, Some(claim))
+        self.submit(self.partition_of(producer), columns, Some(claim))
     }
 
     /// Hands rows to the partition's writer; waits when its queue is full.
@@ -179,6 +181,11 @@ impl<E: Event> Log<E> {
         columns: ContainerOf<E>,
         claim: Option<Claim>,
     ) -> Result<Receiver<Result<Ack, LogError>>, LogError> {
+        let core = &self.handle.core;
+        assert!(partition.0 < self.partitions(), "a log of {} partitions has no partition {partition}", self.partitions());
+        if !self.owns(partition) {
+            return Err(LogError::NotOwned { partition, owner: core.share.owner(partition), share: core.share });
+        }
         let (events, bytes) = (columns.len(), indexed::length_in_bytes(&columns.borrow()));
         if events == 0 {
             return Err(LogError::Empty);
@@ -186,17 +193,16 @@ impl<E: Event> Log<E> {
         if events > APPEND_EVENTS_MAX || bytes > APPEND_BYTES_MAX {
             return Err(LogError::TooLarge { events, bytes, events_max: APPEND_EVENTS_MAX, bytes_max: APPEND_BYTES_MAX });
         }
-        let core = &self.handle.core;
         let (reply, answer) = bounded(1);
         let job = Job { columns, bytes, claim, reply };
         match core.execution {
             Execution::Inline => {
-                lock(&core.lanes[partition.index()]).commit(core, vec![job]);
+                lock(core.lane(partition)).commit(core, vec![job]);
                 core.work_off();
             }
             Execution::Threads => {
                 core.check_running()?;
-                self.handle.queues[partition.index()].send(Message::Append(job)).map_err(|_| core.why_stopped())?;
+                self.handle.queues[core.share.place(partition)].send(Message::Append(job)).map_err(|_| core.why_stopped())?;
             }
         }
         Ok(answer)
@@ -215,6 +221,13 @@ impl<E: Event> Log<E> {
         self.handle.core.advance()
     }
 
+    /// Lets no later append have a smaller tick than this: the log follows a clock that is ahead of its own, so that of several
+    /// processes all follow the fastest. A tick that has passed changes nothing. The frontier comes after with the next
+    /// [`Log::advance`], and the mark is kept ahead as if the clock were there.
+    pub fn raise(&self, tick: Tick) {
+        self.handle.core.raise(tick);
+    }
+
     /// Calls `waker` after each commit and each move of the frontier, while the guard lives.
     ///
     /// The caller is a thread of the log, which commits nothing meanwhile: be short, and do not append from there.
@@ -230,19 +243,44 @@ impl<E: Event> Log<E> {
         WakerGuard { unregister: Some(Box::new(unregister)) }
     }
 
-    /// Reads all partitions from tick `from`.
+    /// Reads all own partitions from tick `from`.
     pub fn cursor(&self, from: Tick) -> Cursor<E> {
         Cursor::new(Arc::clone(&self.handle.core.contents), from)
     }
 
-    /// By partition, the offset of the first event at or after `tick`: before it is everything with a smaller tick.
+    /// By partition, the offset of the first event at or after `tick`: before it is everything with a smaller tick. 0 for the
+    /// partitions of other shares.
     pub fn offsets_at(&self, tick: Tick) -> Result<Vec<Offset>, LogError> {
         self.handle.core.contents.offsets_at(tick)
     }
 
-    /// The number of partitions.
+    /// The number of partitions, of all shares.
     pub fn partitions(&self) -> u32 {
         self.handle.core.meta.partitions
+    }
+
+    /// The share of the log that is open here.
+    pub fn share(&self) -> Share {
+        self.handle.core.share
+    }
+
+    /// Whether a partition belongs to the share that is open here: only to such one can be appended, and only such are read.
+    pub fn owns(&self, partition: Partition) -> bool {
+        self.handle.core.share.owns(partition)
+    }
+
+    /// The index of the share that takes a producer's batches.
+    pub fn owner_of(&self, producer: &str) -> u32 {
+        self.handle.core.share.owner(self.partition_of(producer))
+    }
+
+    fn partition_of(&self, producer: &str) -> Partition {
+        producers::partition_of(producer, self.handle.core.meta.producer_partitions())
+    }
+
+    /// An own partition, another for each number until all had their turn.
+    pub(crate) fn own_partition(&self, number: usize) -> Partition {
+        self.handle.own_partition(number)
     }
 
     /// The type of the log's events, as the log describes it.
@@ -265,9 +303,9 @@ impl<E: Event> Log<E> {
     }
 
     /// The offset after the last event that a producer's batches can stand before: what it appends anew gets this or a later one.
+    /// 0 when another share takes them.
     pub(crate) fn end_for(&self, producer: &str) -> Offset {
-        let partition = producers::partition_of(producer, self.partitions());
-        self.handle.core.contents.segments(partition.index()).end
+        self.handle.core.contents.segments(self.partition_of(producer).index()).end
     }
 
     /// The sealed segments of each partition.
@@ -289,19 +327,21 @@ impl<E: Event> Log<E> {
         Arc::clone(&self.handle.core.disk)
     }
 
-    /// Readable events in all partitions.
+    /// Readable events in all own partitions.
     pub fn events_total(&self) -> u64 {
         self.handle.core.contents.events_total()
     }
 
-    /// Counts of segments, bytes and events.
+    /// Counts of segments, bytes and events, of the own partitions.
     pub fn stats(&self) -> LogStats {
-        let partitions = self.handle.core.contents.all().enumerate().map(|(number, segments)| {
+        let core = &self.handle.core;
+        let partitions = core.share.partitions(core.meta.partitions).map(|partition| {
+            let segments = core.contents.segments(partition.index());
             let ticks = segments.sealed.iter().map(|sealed| (sealed.file.first_tick, sealed.file.last_tick));
             let open_ticks = segments.open.iter().flat_map(|open| &open.blocks).map(|rows| (rows.first_tick(), rows.last_tick()));
             let bytes = segments.sealed.iter().map(|sealed| sealed.file.bytes.len() as u64).sum::<u64>();
             PartitionStats {
-                partition: Partition(number as u32),
+                partition,
                 segments: (segments.sealed.len() + segments.open.len()) as u64,
                 segments_sealed: segments.sealed.len() as u64,
                 bytes: bytes + segments.open.iter().map(|open| open.bytes).sum::<u64>(),
@@ -328,24 +368,11 @@ pub fn id(disk: &dyn Disk, dir: &Path) -> Result<String, LogError> {
     }
 }
 
-/// Takes the lock of the log in `dir` without opening it: no process can open it while the guard lives.
-pub fn lock_dir(disk: &dyn Disk, dir: &Path) -> Result<LockGuard, LogError> {
-    id(disk, dir)?;
-    take_lock(disk, dir)
-}
-
-pub(crate) fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<LockGuard, LogError> {
-    let path = dir.join(LOCK_NAME);
-    uninterrupted(|| disk.lock(&path)).map_err(|error| match error.kind() {
-        ErrorKind::WouldBlock => LogError::InUse { dir: dir.to_path_buf(), pid: error.to_string() },
-        _ => LogError::storage("lock", &path, error),
-    })
-}
-
 /// What a thread of the log does.
 type Body<E> = Box<dyn FnOnce(&Core<E>) + Send>;
 
 impl Threads {
+    /// Starts a writer for each own partition, in order, and the others.
     fn spawn<E: Event>(&mut self, core: &Arc<Core<E>>) -> Result<Vec<Sender<Message<E>>>, LogError> {
         let spawn = |name: String, body: Body<E>| {
             let thread_core = Arc::clone(core);
@@ -361,11 +388,11 @@ impl Threads {
                 .map_err(|error| LogError::storage("start a thread for", &core.dir, error))
         };
         let mut queues = Vec::new();
-        for number in 0..core.lanes.len() {
+        for (lane, partition) in core.share.partitions(core.meta.partitions).enumerate() {
             let (sender, receiver) = bounded(QUEUE_APPENDS_MAX);
             queues.push(sender);
-            let serve = move |core: &Core<E>| lock(&core.lanes[number]).serve(core, &receiver);
-            self.writers.push(spawn(format!("log-writer-{number}"), Box::new(serve))?);
+            let serve = move |core: &Core<E>| lock(&core.lanes[lane]).serve(core, &receiver);
+            self.writers.push(spawn(format!("log-writer-{partition}"), Box::new(serve))?);
         }
         self.keepers.push(spawn("log-mark".to_string(), Box::new(Core::keep_mark))?);
         self.keepers.push(spawn("log-seal".to_string(), Box::new(Core::keep_sealing))?);
@@ -375,7 +402,12 @@ impl Threads {
 
 impl<E: Event> Handle<E> {
     fn next_partition(&self) -> Partition {
-        Partition((self.next_partition.fetch_add(1, Ordering::Relaxed) % self.core.lanes.len()) as u32)
+        self.own_partition(self.next_partition.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn own_partition(&self, number: usize) -> Partition {
+        let share = self.core.share;
+        Partition(share.index + share.of * (number % self.core.lanes.len()) as u32)
     }
 
     /// Ends the threads. Writers first finish what is queued.

@@ -1,9 +1,10 @@
-//! `log.json`: what a log is. Written last when a log is created, and again when a program with a new event type opens it.
+//! `log.json`: what a log is. Written last when a log is created, and again when a program with a new event type opens it, or
+//! when it gets more partitions.
 use super::document;
 use super::error::LogError;
 use super::event::{Event, EventType, Types};
 use super::frame::LogId;
-use super::mark::{self, Mark};
+use super::mark::{self, Mark, share_of_name};
 use super::position::{Partition, Tick};
 use crate::storage::{Disk, EntryKind, uninterrupted};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,10 @@ pub(crate) struct Meta {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub types: Vec<EventType>,
     pub partitions: u32,
+    /// How many partitions producers are spread over, when the log has grown since it was created: all appends of a producer stay
+    /// in one partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub producer_partitions: Option<u32>,
 }
 
 /// Event types of one log.
@@ -58,9 +63,9 @@ pub(crate) fn look(disk: &dyn Disk, dir: &Path) -> Result<Found, LogError> {
         return Ok(Found::Log);
     }
     // Creation writes these names, and `log.json` after all of them.
-    let ours = |name: &str| {
-        name == LOCK_NAME || name == mark::NAME || name.strip_suffix(".tmp").is_some_and(|name| name == META_NAME || name == mark::NAME)
-    };
+    let mark = |name: &str| name == mark::NAME || share_of_name(mark::NAME, name).is_some();
+    let lock = |name: &str| name == LOCK_NAME || share_of_name(LOCK_NAME, name).is_some();
+    let ours = |name: &str| lock(name) || mark(name) || name.strip_suffix(".tmp").is_some_and(|name| name == META_NAME || mark(name));
     for entry in entries {
         let name = entry.name.to_string_lossy().into_owned();
         let partition = name.strip_prefix('p').is_some_and(|number| number.len() >= 4 && number.bytes().all(|byte| byte.is_ascii_digit()));
@@ -88,6 +93,7 @@ impl Meta {
             clean: true,
             synced: true,
             ends: vec![Default::default(); meta.partitions as usize],
+            began: None,
         };
         meta.write_last(disk, dir, &mark)?;
         Ok(meta)
@@ -96,7 +102,8 @@ impl Meta {
     /// What a log of events of type `E` says of itself.
     pub fn of<E: Event>(log: LogId, partitions: u32) -> Meta {
         let (codec, endianness) = (CODEC.to_string(), ENDIANNESS.to_string());
-        Meta { log_id: log.to_string(), codec, endianness, event: EventType::of::<E>(), types: Vec::new(), partitions }
+        let (event, log_id) = (EventType::of::<E>(), log.to_string());
+        Meta { log_id, codec, endianness, event, types: Vec::new(), partitions, producer_partitions: None }
     }
 
     /// Makes a directory with all else in place a log.
@@ -116,7 +123,36 @@ impl Meta {
     pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Meta, LogError> {
         let meta: Meta = document::read(disk, dir, META_NAME)?;
         meta.id(dir)?;
+        if !(1..=meta.partitions).contains(&meta.producer_partitions()) {
+            let what = format!("{} partitions, producers in {}", meta.partitions, meta.producer_partitions());
+            return Err(LogError::damaged_file(&dir.join(META_NAME), 0, what));
+        }
         Ok(meta)
+    }
+
+    /// How many partitions producers are spread over.
+    pub fn producer_partitions(&self) -> u32 {
+        self.producer_partitions.unwrap_or(self.partitions)
+    }
+
+    /// Gives a log that is whole and whose lock is held more partitions; it never loses any. The directories are on disk before
+    /// `log.json` says that they are part of the log: what a crash before that leaves is empty, and is not looked at. The mark
+    /// may have fewer partitions, which says that nothing was in the new ones.
+    pub fn grow(&mut self, disk: &dyn Disk, dir: &Path, partitions: u32) -> Result<(), LogError> {
+        if partitions <= self.partitions {
+            return Ok(());
+        }
+        for partition in (self.partitions..partitions).map(Partition) {
+            let path = partition_dir(dir, partition);
+            uninterrupted(|| disk.create_dir(&path)).map_err(|error| LogError::storage("create", &path, error))?;
+            disk.sync_dir(&path).map_err(|error| LogError::storage("sync", &path, error))?;
+        }
+        disk.sync_dir(dir).map_err(|error| LogError::storage("sync", dir, error))?;
+        let meta = Meta { partitions, producer_partitions: Some(self.producer_partitions()), ..self.clone() };
+        document::write(disk, dir, META_NAME, &meta)?;
+        tracing::info!(log = %dir.display(), from = self.partitions, to = partitions, "the log has more partitions from here on");
+        *self = meta;
+        Ok(())
     }
 
     /// The id of the log.

@@ -4,6 +4,7 @@
 //! DIR/log.json                            what the log is: id, event type, layout, partitions
 //! DIR/lock                                held while a process has the log open
 //! DIR/mark                                ticks reserved ahead, offsets known to be on disk
+//! DIR/lock-0001, DIR/mark-0001            the same of the second process, when several have the log open
 //! DIR/p0000/00000000000000000000.seg      sealed segment: large blocks, mapped and read in place
 //! DIR/p0000/00000000000000065536.active   being appended to: one frame per group commit
 //! DIR/p0000/*.torn-1                      a tail that a crash tore, set aside before it was cut
@@ -56,6 +57,7 @@ mod merge;
 mod meta;
 mod options;
 mod partition;
+pub(crate) mod place;
 mod position;
 mod producers;
 mod reader;
@@ -65,6 +67,7 @@ mod report;
 mod rewrite;
 mod salvage;
 mod segment;
+mod share;
 mod ticks;
 
 pub use self::core::ADVANCE_WAIT_MS_MAX;
@@ -77,11 +80,11 @@ pub use condition::{CONDITION_BYTES_MAX, Condition};
 pub use cursor::Cursor;
 pub use error::{Damage, LogError};
 pub use event::{Earlier, Event, EventType};
-pub use handle::{Log, LogStats, PartitionStats, WakerGuard, id, lock_dir};
+pub use handle::{Log, LogStats, PartitionStats, WakerGuard, id};
 pub use merge::MERGE_BYTES_MAX;
 pub use meta::EVENT_TYPES_MAX;
 pub(crate) use meta::LOCK_NAME;
-pub use options::{BLOCK_EVENTS_MAX, Durability, Execution, LogOptions, SEGMENT_BYTES_MAX};
+pub use options::{BLOCK_EVENTS_MAX, Durability, Execution, LogOptions, SEGMENT_BYTES_MAX, Share};
 pub use position::{Offset, Partition, Tick};
 pub use producers::{PRODUCER_NAME_BYTES_MAX, PRODUCER_WINDOW, PRODUCERS_MAX, ProducerError};
 pub use reader::LogReader;
@@ -92,3 +95,4 @@ pub use redact::{
 pub use report::{LogInfo, PartitionInfo, VerifyReport, info, verify};
 pub use rewrite::{RewriteReport, rewrite};
 pub use salvage::{Lost, SalvageReport, salvage};
+pub use share::{Prepared, lock_dir};

@@ -35,7 +35,7 @@ pub const PRODUCERS_MAX: usize = 1024;
 pub const PRODUCER_WINDOW: usize = 128;
 
 /// Why an append of a producer was refused. Nothing was stored.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub enum ProducerError {
     /// The name is empty, too long, or has control characters.
@@ -137,7 +137,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), ProducerError> {
     if fits { Ok(()) } else { Err(ProducerError::Name { name: name.chars().take(PRODUCER_NAME_BYTES_MAX).collect() }) }
 }
 
-/// The partition of all of a producer's appends.
+/// The partition of all of a producer's appends, in a log that had so many when it was created.
 pub(crate) fn partition_of(producer: &str, partitions: u32) -> Partition {
     Partition((super::event::fnv1a(producer.as_bytes()) % u64::from(partitions.max(1))) as u32)
 }
@@ -153,6 +153,11 @@ pub(crate) fn digest(words: &[u64]) -> u64 {
 impl Producers {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The names.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.keys()
     }
 
     /// Judges an append of `events` events of type `event_type`.

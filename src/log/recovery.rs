@@ -144,7 +144,7 @@ pub(crate) struct Known<'a, E: Event> {
 /// Who else may be at work on the files.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Beside {
-    /// The log's lock is held.
+    /// The lock of the log, or of the share that the partition belongs to, is held.
     Nobody,
     /// The lock is not held: the end of the newest active segment may be a group that is being written.
     Writer,
@@ -241,7 +241,7 @@ impl Listing {
 }
 
 /// Reads a partition's files and judges them. Changes nothing.
-fn plan<E: Event>(known: &Known<'_, E>, partition: Partition, mark: Offset) -> Result<Plan<E>, LogError> {
+pub(crate) fn plan<E: Event>(known: &Known<'_, E>, partition: Partition, mark: Offset) -> Result<Plan<E>, LogError> {
     let dir = partition_dir(known.dir, partition);
     let listing = Listing::of(known.disk, &dir, partition, known.revision)?;
     let (remove, types) = (listing.unfinished, Arc::clone(known.types));

@@ -138,6 +138,11 @@ impl Redactions {
         self.redactions.len() as u64
     }
 
+    /// Whether the last one may not be carried out to its end.
+    pub fn is_pending(&self) -> bool {
+        self.pending
+    }
+
     /// Removes the torn tails that the last one names, if it may have been interrupted before it did.
     pub fn remove_torn_tails(&self, disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
         let pending = self.redactions.last().filter(|_| self.pending);

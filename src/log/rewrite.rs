@@ -6,7 +6,6 @@ use super::block::Rows;
 use super::error::LogError;
 use super::event::Event;
 use super::frame::{LogId, SegmentId};
-use super::handle::take_lock;
 use super::mark::Mark;
 use super::meta::{Found, LOCK_NAME, Meta, look, partition_dir};
 use super::options::LogOptions;
@@ -15,6 +14,7 @@ use super::producers::Producers;
 use super::recovery::{Beside, Known, plan_all, producers_of};
 use super::redact::Redactions;
 use super::segment::{BLOCK_BYTES_MAX, SegmentWriter, sealed_name};
+use super::share::take_lock;
 use crate::storage::{Disk, LockGuard, uninterrupted};
 use serde::Serialize;
 use std::io::ErrorKind;
@@ -52,6 +52,7 @@ pub fn rewrite<E: Event>(disk: &dyn Disk, source: &Path, target: &Path, options:
     let (log, revision) = (meta.id(source)?, redactions.revision());
     let plans = plan_all(&Known { disk, dir: source, log, mark: &mark, revision, types: &types, beside: Beside::Nobody })?;
     let mut copy = NewLog::begin::<E>(disk, target, meta.partitions, options)?;
+    copy.spread_producers(meta.producer_partitions());
     let mut segments_before = 0;
     for (number, plan) in plans.into_iter().enumerate() {
         let mut writer = PartitionWriter::<E>::new(&copy, Partition(number as u32));
@@ -120,6 +121,11 @@ impl<'a> NewLog<'a> {
         Ok(NewLog { disk, dir: dir.to_path_buf(), meta, log, options, ends: Vec::new(), last_tick: Tick::ZERO, report, _lock: lock })
     }
 
+    /// Spreads producers over so many partitions, as the log does that is copied.
+    pub fn spread_producers(&mut self, partitions: u32) {
+        self.meta.producer_partitions = (partitions != self.meta.partitions).then_some(partitions);
+    }
+
     /// Takes in the next partition.
     pub fn add(&mut self, written: Written) {
         self.ends.push(written.end);
@@ -139,7 +145,7 @@ impl<'a> NewLog<'a> {
             redactions.carried_out().write(self.disk, &self.dir)?;
         }
         let reserved = reserved.max(self.last_tick);
-        let mark = Mark { log_id: self.meta.log_id.clone(), reserved, clean: true, synced: true, ends: self.ends };
+        let mark = Mark { log_id: self.meta.log_id.clone(), reserved, clean: true, synced: true, ends: self.ends, began: None };
         self.meta.write_last(self.disk, &self.dir, &mark)?;
         Ok(self.report)
     }

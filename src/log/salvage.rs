@@ -16,7 +16,7 @@ use super::mark::Mark;
 use super::meta::{Found, Meta, look, partition_dir};
 use super::options::LogOptions;
 use super::position::{Offset, Partition, Tick};
-use super::producers::Producers;
+use super::producers::{Producers, partition_of};
 use super::recovery::Listing;
 use super::redact::Redactions;
 use super::rewrite::{NewLog, PartitionWriter, RewriteReport};
@@ -79,7 +79,7 @@ struct Salvaged<'a> {
 /// which offsets producers may append a second time.
 pub fn salvage<E: Event>(disk: &dyn Disk, source: &Path, target: &Path, options: &LogOptions) -> Result<SalvageReport, LogError> {
     let mut notes = Vec::new();
-    let (meta, log, types) = identify::<E>(disk, source, &mut notes)?;
+    let Identified { meta, log, types, guessed } = identify::<E>(disk, source, &mut notes)?;
     let (redactions, revision) = match Redactions::read(disk, source) {
         Err(LogError::Damaged(damage)) => {
             notes.push(format!("{damage}\n  every rewritten segment that is found is taken to count, so that no removed event comes back"));
@@ -98,7 +98,7 @@ pub fn salvage<E: Event>(disk: &dyn Disk, source: &Path, target: &Path, options:
         mark => Some(mark?),
     };
     let mut copy = NewLog::begin::<E>(disk, target, meta.partitions, options)?;
-    let (mut lost, mut producers_lost) = (Vec::new(), Vec::new());
+    let (mut lost, mut producers_lost, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for partition in (0..meta.partitions).map(Partition) {
         let writer = PartitionWriter::<E>::new(&copy, partition);
         let mut walk = Walk {
@@ -119,17 +119,31 @@ pub fn salvage<E: Event>(disk: &dyn Disk, source: &Path, target: &Path, options:
         walk.skip_to(end, "the log ends before what the mark says was on disk");
         let to = walk.next;
         producers_lost.extend(walk.unknown.filter(|(from, _)| *from < to).map(|(from, why)| Lost { partition, from, to, why }));
+        names.extend(walk.producers.names().map(|name| (partition, Arc::clone(name))));
         copy.add(walk.writer.finish(to)?);
     }
+    // A log that has grown spreads producers over fewer partitions. Any number will do that finds those that are remembered.
+    let fits = |spread: &u32| names.iter().all(|(partition, name)| partition_of(name, *spread) == *partition);
+    let spread = if guessed { (1..=meta.partitions).rev().find(fits) } else { Some(meta.producer_partitions()) };
+    copy.spread_producers(spread.unwrap_or(meta.partitions));
     let salvaged = Salvaged { from_log_id: log.to_string(), lost: &lost, producers_lost: &producers_lost, notes: &notes };
     document::write(disk, target, SALVAGED_NAME, &salvaged)?;
     let reserved = mark.map_or(Tick::ZERO, |mark| mark.reserved);
     Ok(SalvageReport { copy: copy.finish(reserved, &redactions)?, lost, producers_lost, notes })
 }
 
+/// What a log is, and how its events are read.
+struct Identified<E: Event> {
+    meta: Meta,
+    log: LogId,
+    types: Types<E>,
+    /// `log.json` could not be read.
+    guessed: bool,
+}
+
 /// What the log is, and how its events are read. When `log.json` is damaged, from the names of the partitions and the headers
 /// that hold.
-fn identify<E: Event>(disk: &dyn Disk, source: &Path, notes: &mut Vec<String>) -> Result<(Meta, LogId, Types<E>), LogError> {
+fn identify<E: Event>(disk: &dyn Disk, source: &Path, notes: &mut Vec<String>) -> Result<Identified<E>, LogError> {
     let read = match look(disk, source) {
         Ok(Found::Log) => Meta::read(disk, source),
         Ok(Found::Nothing) => return Err(LogError::NoLog { dir: source.to_path_buf() }),
@@ -139,7 +153,7 @@ fn identify<E: Event>(disk: &dyn Disk, source: &Path, notes: &mut Vec<String>) -
     let error = match read {
         Ok(meta) => {
             let (log, types) = (meta.id(source)?, meta.types::<E>(source)?);
-            return Ok((meta, log, types));
+            return Ok(Identified { meta, log, types, guessed: false });
         }
         Err(error @ (LogError::Damaged(_) | LogError::NotALog { .. })) => error,
         Err(error) => return Err(error),
@@ -172,7 +186,7 @@ fn identify<E: Event>(disk: &dyn Disk, source: &Path, notes: &mut Vec<String>) -
         (_, false) => format!("; those of the {highest} types before it cannot be told apart, and are not read"),
     };
     notes.push(format!("{error}\n  the segments are of log {log}, taken to hold events of this program's type{earlier}"));
-    Ok((Meta::of::<E>(log, partitions), log, types))
+    Ok(Identified { meta: Meta::of::<E>(log, partitions), log, types, guessed: true })
 }
 
 /// The headers of blocks among bytes.

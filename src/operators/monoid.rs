@@ -6,6 +6,7 @@
 
 use columnar::Columnar;
 use differential_dataflow::difference::{IsZero, Semigroup};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::runs::Change;
@@ -19,8 +20,8 @@ use crate::runs::Change;
     note = "a plain number is `Sum::of(n)` to be added up, `Max::of(n)` to keep the greatest"
 )]
 pub trait Monoid: Change {
-    /// What a reader sees.
-    type Answer: Serialize + Ord;
+    /// What a reader sees; on a cluster, what crosses from one process to another.
+    type Answer: Serialize + DeserializeOwned + Ord;
     /// The answer that this sum stands for.
     fn answer(&self) -> Self::Answer;
 }

@@ -14,7 +14,7 @@ use timely::dataflow::operators::generic::Operator;
 use timely::progress::Antichain;
 
 use crate::log::Tick;
-use crate::runs::{Changes, Data, Published, Run, Shape, ShardedView, View, ViewInfo, ViewShard};
+use crate::runs::{Changes, Data, Portion, Published, Run, Shape, ShardedView, View, ViewInfo, ViewShard};
 
 use super::aggregate::Aggregated;
 use super::arranged::{Kept, arrange};
@@ -32,8 +32,8 @@ pub struct ViewExport {
     pub slot: usize,
     /// A `ViewShard` of the view's shape.
     pub shard: Arc<dyn Any + Send + Sync>,
-    /// Puts the shards of all workers together.
-    pub assemble: fn(ViewInfo, Vec<Arc<dyn Any + Send + Sync>>) -> Arc<dyn View>,
+    /// Puts the shards of workers together.
+    pub assemble: fn(ViewInfo, Vec<Arc<dyn Any + Send + Sync>>, Portion) -> Arc<dyn View>,
     /// A shard of the view that stands at a frontier, on levels of the slot's types.
     pub standing: fn(Arc<dyn Any + Send + Sync>, Tick) -> Arc<dyn Any + Send + Sync>,
 }

@@ -54,6 +54,14 @@ pub struct LogRange {
     pub synced: bool,
 }
 
+impl LogRange {
+    /// `ends` in a log of so many partitions: it may have grown since, and nothing was in its new ones. `None` when it has fewer.
+    pub(crate) fn ends_in(&self, partitions: usize) -> Option<Vec<Offset>> {
+        let new = partitions.checked_sub(self.ends.len())?;
+        Some(self.ends.iter().copied().chain(std::iter::repeat_n(Offset(0), new)).collect())
+    }
+}
+
 /// A collection that a dataflow keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotInfo {
@@ -75,6 +83,17 @@ pub struct FileInfo {
     pub rows: u64,
     /// Checksum of its footer, which covers all of it: another file of the same number is not taken for this one.
     pub crc: u32,
+}
+
+impl Contents {
+    /// Joined with the part of the next process.
+    pub fn and(mut self, next: Self) -> Self {
+        self.shards.extend(next.shards);
+        // Each process names the ends of its own partitions.
+        self.log.ends = self.log.ends.iter().zip(&next.log.ends).map(|(a, b)| *a.max(b)).collect();
+        self.log.synced &= next.log.synced;
+        self
+    }
 }
 
 impl Manifest {

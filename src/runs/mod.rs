@@ -31,4 +31,4 @@ pub use merged::{Digest, Merged};
 pub use published::{Changes, History, Published};
 pub use run::Run;
 pub use store::GenerationStore;
-pub use view::{AnswerRow, Audit, Audited, Query, ReadError, Shape, ShardedView, View, ViewInfo, ViewShard};
+pub use view::{AnswerRow, Audit, Audited, Portion, Query, ReadError, Shape, ShardedView, View, ViewInfo, ViewShard};

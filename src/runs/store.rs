@@ -13,6 +13,7 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -35,6 +36,8 @@ pub struct GenerationStore {
     dir: PathBuf,
     log: LogId,
     keep: usize,
+    /// Which files this process numbers, and so removes: those whose number is the first modulo the second.
+    numbers: (u64, u64),
     /// What the log's lock was when the store was opened: the log is at this place while it is that.
     log_lock: Option<Identity>,
     /// What the directory was when it was first seen.
@@ -80,16 +83,31 @@ fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<Entry>, GenerationError> {
 impl GenerationStore {
     /// The generations of `dataflow` in a log's directory; made with the first commit. The newest `keep` are kept.
     pub fn open(disk: Arc<dyn Disk>, log_dir: &Path, log_id: &str, dataflow: &str, keep: usize) -> Result<Self, GenerationError> {
+        Self::open_for(disk, log_dir, log_id, dataflow, keep, (0, 1))
+    }
+
+    /// As [`GenerationStore::open`], for a process of several that write to the directory: its number, and how many there are.
+    pub fn open_for(
+        disk: Arc<dyn Disk>,
+        log_dir: &Path,
+        log_id: &str,
+        dataflow: &str,
+        keep: usize,
+        (process, processes): (usize, usize),
+    ) -> Result<Self, GenerationError> {
+        let numbers = (process as u64, processes as u64);
         let log = LogId::parse(log_id).ok_or_else(|| LogError::damaged_file(log_dir, 0, format!("log id {log_id:?}")))?;
         let named = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         if dataflow.is_empty() || !dataflow.bytes().all(named) {
             return Err(GenerationError::Name(dataflow.to_owned()));
         }
         let dir = log_dir.join(DIRECTORY).join(dataflow);
-        let mut store = Self { disk, dir, log, keep: keep.max(1), log_lock: None, seen: Mutex::default(), files: Mutex::default() };
+        let mut store =
+            Self { disk, dir, log, keep: keep.max(1), numbers, log_lock: None, seen: Mutex::default(), files: Mutex::default() };
         store.log_lock = store.identity(&store.lock_path())?;
         store.check_place()?;
-        store.lock().next = store.numbers(RUNS)?.last().map_or(0, |last| last.saturating_add(1));
+        let first = store.numbered(RUNS)?.last().map_or(0, |last| last.saturating_add(1));
+        store.lock().next = first.next_multiple_of(numbers.1).saturating_add(numbers.0);
         Ok(store)
     }
 
@@ -135,7 +153,7 @@ impl GenerationStore {
     }
 
     /// Numbers of the files with an extension, ascending.
-    fn numbers(&self, extension: &str) -> Result<BTreeSet<u64>, GenerationError> {
+    fn numbered(&self, extension: &str) -> Result<BTreeSet<u64>, GenerationError> {
         let entries = list(&*self.disk, &self.dir)?;
         let number = |name: &str| {
             let number: u64 = name.strip_suffix(extension)?.strip_suffix('.')?.parse().ok()?;
@@ -149,9 +167,11 @@ impl GenerationStore {
         self.dir.join(name_of(number, extension))
     }
 
-    /// All manifests, newest first.
+    /// All manifests, newest first. One that process 0 of a cluster removes meanwhile is not among them.
     pub fn manifests(&self) -> Result<Vec<Listed>, GenerationError> {
-        Ok(self.numbers(MANIFEST)?.into_iter().rev().map(|id| (id, self.manifest(id))).collect())
+        let listed = self.numbered(MANIFEST)?.into_iter().rev().map(|id| (id, self.manifest(id)));
+        let gone = |error: &GenerationError| matches!(error, GenerationError::Storage(LogError::Storage { source, .. }) if source.kind() == ErrorKind::NotFound);
+        Ok(listed.filter(|(_, manifest)| !manifest.as_ref().is_err_and(gone)).collect())
     }
 
     fn manifest(&self, id: u64) -> Result<Manifest, GenerationError> {
@@ -172,8 +192,8 @@ impl GenerationStore {
         self.make_place()?;
         let number = {
             let mut files = self.lock();
-            files.next += 1;
-            let number = files.next - 1;
+            let number = files.next;
+            files.next += self.numbers.1;
             files.unfinished.insert(number);
             number
         };
@@ -255,13 +275,14 @@ impl GenerationStore {
     pub(crate) fn tidy(&self) {
         let removed = self.named().and_then(|mut needed| {
             // Listed first: a file that is begun meanwhile is not in the list.
-            let there = self.numbers(RUNS)?;
+            let there = self.numbered(RUNS)?;
             let mut files = self.lock();
             files.open.retain(|(_, file)| file.strong_count() > 0);
             needed.extend(files.unfinished.iter().copied().chain(files.open.iter().map(|(number, _)| *number)));
             let next = files.next;
             drop(files);
-            there.difference(&needed).filter(|number| **number < next).try_for_each(|number| self.remove(&self.path(*number, RUNS)))
+            let ours = |number: &&u64| **number < next && **number % self.numbers.1 == self.numbers.0;
+            there.difference(&needed).filter(ours).try_for_each(|number| self.remove(&self.path(*number, RUNS)))
         });
         if let Err(error) = removed {
             tracing::warn!(%error, "files of runs that nobody needs are left over");
@@ -297,7 +318,12 @@ impl GenerationStore {
 
     /// Opens and checks all files of a generation, by shard.
     pub fn files(&self, manifest: &Manifest) -> Result<Vec<Vec<Arc<RunFile>>>, GenerationError> {
-        let shards = manifest.contents.shards.iter().enumerate();
+        self.files_of(manifest, 0..manifest.contents.shards.len())
+    }
+
+    /// As [`GenerationStore::files`], of some shards.
+    pub(crate) fn files_of(&self, manifest: &Manifest, shards: Range<usize>) -> Result<Vec<Vec<Arc<RunFile>>>, GenerationError> {
+        let shards = manifest.contents.shards.iter().enumerate().filter(|(shard, _)| shards.contains(shard));
         shards.map(|(shard, files)| files.iter().map(|file| self.open_file(file, shard)).collect()).collect()
     }
 
@@ -325,11 +351,13 @@ impl GenerationStore {
         shards.flat_map(|(shard, files)| files.iter().filter_map(move |file| self.open_file(file, shard).err())).collect()
     }
 
-    /// Gives the rows of a generation to another number of workers, in new files. `slots` are levels of the right types.
+    /// Gives the rows of a generation to another number of workers, of which `own` are here, in new files. `slots` are levels of
+    /// the right types.
     pub(crate) fn reshard(
         &self,
         shards: &[Arc<Shard>],
         slots: &[Arc<dyn AnyLevels>],
+        own: Range<usize>,
         workers: usize,
     ) -> Result<Vec<Arc<Shard>>, GenerationError> {
         let share = |worker: usize| {
@@ -341,7 +369,7 @@ impl GenerationStore {
             })?;
             Shard::open(slots, vec![file]).map(Arc::new)
         };
-        (0..workers).map(share).collect()
+        own.map(share).collect()
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -26,7 +27,7 @@ pub trait Shape: Send + Sync + 'static {
     /// What is added up.
     type Change: Change;
     /// What a reader gets; rows of one key, and the rows of `top`, are ordered by it.
-    type Answer: Serialize + Ord;
+    type Answer: Serialize + DeserializeOwned + Ord;
     /// The answer of a row and its multiplicity.
     fn answer(val: &Self::Val, change: &Self::Change) -> (Self::Answer, isize);
 }
@@ -54,7 +55,7 @@ pub struct ViewInfo {
 }
 
 /// Why a read has no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ReadError {
     /// The history at that tick is no longer kept.
@@ -88,7 +89,7 @@ pub enum ReadError {
 }
 
 /// Which rows a read wants.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Query {
     /// The rows of each of these keys, in the order given.
     Get(Vec<Value>),
@@ -153,14 +154,35 @@ impl Audit {
     }
 }
 
-/// A view that can be read at any tick from its base's frontier on.
+/// Which of a view's shards are at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Portion {
+    /// The first.
+    pub first: usize,
+    /// How many there are, here and on other processes.
+    pub of: usize,
+}
+
+impl Portion {
+    /// All of so many.
+    pub fn whole(of: usize) -> Self {
+        Self { first: 0, of }
+    }
+}
+
+/// A view that can be read at any tick from its base's frontier on. On a cluster, a process's portion of it: each key's rows
+/// are on one process.
 pub trait View: Send + Sync {
     /// What it calls its columns.
     fn info(&self) -> &ViewInfo;
     /// Everything below is complete on all shards.
     fn upper(&self) -> Tick;
-    /// The rows at a tick.
+    /// The rows at a tick, of those that are here.
     fn read(&self, at: Tick, query: &Query) -> Result<Vec<AnswerRow>, ReadError>;
+    /// The shard that has a key's rows, by its number among all.
+    fn owner(&self, key: &Value) -> Result<usize, ReadError>;
+    /// The answer to a query for several keys, from the answers of all portions to it.
+    fn merge(&self, query: &Query, parts: Vec<Vec<AnswerRow>>) -> Result<Vec<AnswerRow>, ReadError>;
     /// Compares the rows at a tick with what the batch layer computed.
     fn audit(&self, at: Tick, audited: &Audited<'_>) -> Result<Audit, ReadError>;
     /// A hash of all rows at a tick: equal for equal rows, in whatever order and shards.
@@ -186,10 +208,11 @@ impl<S: Shape> ViewShard<S> {
     }
 }
 
-/// A view over the shards of all workers.
+/// A view over the shards of this process's workers.
 pub struct ShardedView<S: Shape> {
     info: ViewInfo,
     shards: Vec<Arc<ViewShard<S>>>,
+    portion: Portion,
 }
 
 /// Rows that differ, shown by an audit.
@@ -199,13 +222,13 @@ type Runs<S> = Arc<Vec<Arc<Run<<S as Shape>::Key, <S as Shape>::Val, <S as Shape
 type ChangesOf<S> = Arc<Changes<<S as Shape>::Key, <S as Shape>::Val, <S as Shape>::Change>>;
 
 impl<S: Shape> ShardedView<S> {
-    /// Puts the shards of all workers together, in worker order.
+    /// Puts the shards of workers together, in worker order.
     ///
     /// # Panics
     /// If a shard is of another view's type.
-    pub fn assemble(info: ViewInfo, shards: Vec<Arc<dyn Any + Send + Sync>>) -> Arc<dyn View> {
+    pub fn assemble(info: ViewInfo, shards: Vec<Arc<dyn Any + Send + Sync>>, portion: Portion) -> Arc<dyn View> {
         let shards = shards.into_iter().map(|shard| shard.downcast::<ViewShard<S>>().expect("shards of one view have one type")).collect();
-        Arc::new(Self { info, shards })
+        Arc::new(Self { info, shards, portion })
     }
 
     /// Loads all shards at a tick, if it can be read there. All before the first is walked: what is loaded stays readable,
@@ -330,7 +353,8 @@ impl<S: Shape> View for ShardedView<S> {
                 let shards = self.load(at)?;
                 for given in keys {
                     let key = self.key(given)?;
-                    let (runs, changes) = &shards[bucket(&key) as usize % shards.len()];
+                    let shard = (bucket(&key) as usize % self.portion.of).wrapping_sub(self.portion.first);
+                    let Some((runs, changes)) = shards.get(shard) else { continue };
                     let rows = Merged { runs, batches: &changes.batches, through: at.0 }.get(&key);
                     let key = json(&key);
                     found.extend(answers::<S>(&rows).into_iter().map(|(answer, count)| AnswerRow {
@@ -363,6 +387,32 @@ impl<S: Shape> View for ShardedView<S> {
             }
             Query::Top(n) => self.top(at, *n),
             Query::Scan { limit } => self.ordered(at, *limit, &|_| false, &|_| Ordering::Equal),
+        }
+    }
+
+    fn owner(&self, key: &Value) -> Result<usize, ReadError> {
+        Ok(bucket(&self.key(key)?) as usize % self.portion.of)
+    }
+
+    fn merge(&self, query: &Query, parts: Vec<Vec<AnswerRow>>) -> Result<Vec<AnswerRow>, ReadError> {
+        let rows = parts.into_iter().flatten();
+        match query {
+            // Each key's rows are in one part, and there in order.
+            Query::Get(_) => Ok(rows.collect()),
+            Query::Range { limit, .. } | Query::Prefix { limit, .. } | Query::Scan { limit } => {
+                let mut keyed = rows.map(|row| Ok((self.key(&row.key)?, row))).collect::<Result<Vec<_>, ReadError>>()?;
+                keyed.sort_by(|(a, _), (b, _)| a.cmp(b));
+                Ok(keyed.into_iter().map(|(_, row)| row).take(*limit).collect())
+            }
+            Query::Top(n) => {
+                let mut keyed = Vec::new();
+                for row in rows {
+                    let answer = S::Answer::deserialize(&row.value).map_err(|reason| self.not_a_key(&row.value, reason))?;
+                    keyed.push((std::cmp::Reverse(answer), self.key(&row.key)?, row));
+                }
+                keyed.sort_by(|(a, x, _), (b, y, _)| a.cmp(b).then_with(|| x.cmp(y)));
+                Ok(keyed.into_iter().map(|(.., row)| row).take(*n).collect())
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 
-use crate::layers::{BatchError, Blueprint, Feed, Prefix, run_batch};
+use crate::layers::{BatchError, Blueprint, Crew, Feed, Prefix, run_batch};
 use crate::log::{self, Event, LogError, LogReader, Tick};
 use crate::runs::{Difference, GenerationError, GenerationStore, ReadError, differences};
 use crate::storage::RealDisk;
@@ -74,18 +74,20 @@ pub fn diff_log<E: Event>(program: &Program<E>, dir: &Path, workers: usize, limi
     };
     let (manifest, files) = store.manifests()?.into_iter().find_map(whole).ok_or_else(|| DiffError::Nothing(dir.display().to_string()))?;
     let blueprint = Blueprint::of(&program.dataflow, &program.identity()).map_err(DiffError::Dataflow)?;
-    let (old, unread) = blueprint.standing(&manifest, &files)?;
+    let crew = Crew::from(workers);
+    let (old, unread) = blueprint.standing(&store, &manifest, &files, &crew)?;
 
     // After the manifest: everything that it covers is in the log by now.
     let reader = LogReader::<E>::open(&*disk, dir)?;
     let (frontier, covers) = (manifest.frontier, &manifest.contents.log);
-    if reader.revision() != covers.revision || reader.offsets_at(frontier)? != covers.ends {
+    let has = reader.offsets_at(frontier)?;
+    if reader.revision() != covers.revision || covers.ends_in(has.len()).as_ref() != Some(&has) {
         let why = "covers other events than the log has".to_owned();
         return Err(GenerationError::Unusable { id: manifest.id, why }.into());
     }
     let feed = Feed::new(Prefix::new(reader.cursor(Tick::ZERO), frontier), Some(frontier));
-    let output = run_batch(&program.dataflow, None, feed, frontier, workers, &Arc::new(AtomicBool::new(false)))?;
-    let new = blueprint.standing_on(&output.shards, frontier);
+    let output = run_batch(&program.dataflow, None, feed, frontier, crew.clone(), &Arc::new(AtomicBool::new(false)))?;
+    let new = blueprint.standing_on(&output.shards, frontier, &crew);
     Ok(Diff {
         generation: manifest.id,
         frontier,

@@ -4,8 +4,10 @@
 
 mod build;
 mod diff;
+mod gather;
 mod ingest;
 mod lines;
+mod members;
 mod program;
 mod server;
 pub mod service;
@@ -17,4 +19,4 @@ pub use ingest::{
 };
 pub use lines::{LINE_BYTES_MAX, for_each_line};
 pub use program::{LineParser, OnError, Program, SampleLines};
-pub use server::{CYCLES_WAITING_MAX, KEEP_GENERATIONS, Server, ServerOptions, StartError, audit_log};
+pub use server::{CYCLES_WAITING_MAX, KEEP_GENERATIONS, Server, ServerOptions, StartError, audit_id, audit_log, audit_log_in};

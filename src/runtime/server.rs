@@ -1,21 +1,32 @@
-//! A running dataflow in one process: the log, both layers, the clock that closes ticks, the schedule of batch cycles.
+//! A running dataflow, alone or as one process of a cluster: the log, both layers, the clock that closes ticks, and on process 0
+//! the schedule of batch cycles.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::layers::{BATCH_EVENTS_MAX, Coordinator, Cycle, CycleError, Handover, Node, NodeOptions, OneProcess, Started};
-use crate::log::{Event, Log, LogError, Tick};
+use crate::cluster::{Cluster, ClusterError, Handler, ProgramId};
+use crate::layers::{
+    BATCH_EVENTS_MAX, Blueprint, Coordinator, Crew, Cycle, CycleError, Handover, Node, NodeOptions, OneProcess, Processes, Started,
+    is_broken_exchange,
+};
+use crate::log::{Event, EventType, Log, LogError, LogOptions, Share, SystemClock, Tick, place};
 use crate::runs::{Audit, GenerationError, GenerationStore, ViewInfo};
 use crate::serving::{Answer, Read, Serving};
+use crate::storage::RealDisk;
 
+use super::gather;
 use super::lines::for_each_line;
+use super::members::{APPEND_PATIENCE, AllProcesses, NO_LIMIT, Opening, Ready, Refusal, Reply, Request, Serves, ask};
 use super::program::{OnError, Program};
-use super::service::{Appended, BatchStatus, Format, Layers, Numbered, Rejected, Service, ServiceError, SpeedStatus, Status};
+use super::service::{
+    Appended, BatchStatus, Format, Layers, Numbered, ProcessStatus, Rejected, Service, ServiceError, SpeedStatus, Status,
+};
 
 /// Share of the machine's time that batch cycles and handovers may take: a cycle that took w is followed by a pause of at
 /// least w * (1 - share) / share.
@@ -23,6 +34,9 @@ const BATCH_SHARE: f64 = 0.25;
 /// Pause after a failed cycle; doubles with each further failure.
 const BACKOFF: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// How long it may take until the loss of a process is noticed, once its connections are broken.
+const LOSS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Cycles and audits that clients have asked for and that wait, or run, at a time. Each takes a thread.
 pub const CYCLES_WAITING_MAX: usize = 16;
@@ -73,6 +87,12 @@ pub enum StartError {
     /// The directory of generations cannot be used.
     #[error(transparent)]
     Generations(#[from] GenerationError),
+    /// This process's share of the log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The other processes.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
 }
 
 impl StartError {
@@ -81,6 +101,8 @@ impl StartError {
         match self {
             Self::First(CycleError::Step { exit_code, .. }) => *exit_code,
             Self::Generations(error) => error.exit_code(),
+            Self::Log(error) => error.exit_code(),
+            Self::Cluster(error) => error.exit_code(),
             Self::Threads(_) | Self::First(_) => 1,
         }
     }
@@ -100,12 +122,20 @@ struct Shared<E: Event> {
     node: Arc<Node<E>>,
     serving: Arc<Serving>,
     options: ServerOptions,
-    coordinator: Mutex<Coordinator>,
+    cluster: Option<Cluster>,
+    /// On process 0.
+    coordinator: Option<Mutex<Coordinator>>,
     /// Cycles that clients asked for.
     asked: AtomicUsize,
     progress: Mutex<Progress>,
     handovers: AtomicU64,
     started: Started,
+}
+
+/// What other processes reach: this process's part in steps of the coordinator from the first on, the rest once it serves.
+struct Member<E: Event> {
+    node: Arc<Node<E>>,
+    shared: OnceLock<Arc<Shared<E>>>,
 }
 
 #[derive(Default)]
@@ -124,42 +154,76 @@ impl<E: Event> Server<E> {
     /// Restores the newest generation or computes the first from the log, and then serves and follows it. After a change of
     /// the dataflow the old views are served as they stand until there are new ones.
     pub fn start(program: Program<E>, log: Log<E>, options: ServerOptions) -> Result<Self, StartError> {
-        let serving = Arc::new(Serving::default());
-        let history = options.history.as_millis() as u64;
-        let store = GenerationStore::open(log.disk(), log.dir(), log.id(), &program.name, options.keep_generations)?;
-        let node_options = NodeOptions {
-            workers: options.workers,
-            history,
-            batch_events: options.batch_events.max(1),
-            version: program.identity(),
-            store: Some(Arc::new(store)),
-        };
-        let node =
-            Node::start(Arc::clone(&program.dataflow), log.clone(), node_options, Arc::clone(&serving)).map_err(StartError::Threads)?;
-        let node = Arc::new(node);
+        let node = Arc::new(start_node(&program, &log, &options, options.workers.into())?);
         let mut coordinator = Coordinator::new(Box::new(OneProcess(Arc::clone(&node))));
         let started = coordinator.start()?;
-        tracing::info!(started = started.summary(), "serving");
-        let handovers = u64::from(started.handover.is_some());
-        let shared = Arc::new(Shared {
-            program,
-            log,
-            node,
-            serving,
-            coordinator: Mutex::new(coordinator),
-            asked: AtomicUsize::new(0),
-            progress: Mutex::new(Progress { last_handover: started.handover.clone(), ..Progress::default() }),
-            handovers: AtomicU64::new(handovers),
-            options,
-            started,
-        });
+        Self::serve(Shared::new(program, log, node, options, started, Some(coordinator), None))
+    }
 
+    /// What the other processes of a cluster must run alike.
+    pub fn program_id(program: &Program<E>, options: &ServerOptions) -> Result<ProgramId, StartError> {
+        let history = ("--history".to_owned(), format!("{} ms", options.history.as_millis()));
+        program_id(program, vec![("the command".to_owned(), "run".to_owned()), history])
+    }
+
+    /// As [`Server::start`], as one of the processes of a cluster over the log in `dir`. Process 0 recovers the log; then each
+    /// opens its share, and all serve when there are answers. When it fails, the other processes are told why.
+    pub fn start_in(
+        cluster: &Cluster,
+        program: Program<E>,
+        dir: &Path,
+        log_options: LogOptions,
+        options: ServerOptions,
+    ) -> Result<Self, StartError> {
+        let started = Self::try_start_in(cluster, program, dir, log_options, options);
+        started.inspect_err(|error| cluster.leave(&format!("it could not start: {error}")))
+    }
+
+    fn try_start_in(
+        cluster: &Cluster,
+        program: Program<E>,
+        dir: &Path,
+        log_options: LogOptions,
+        options: ServerOptions,
+    ) -> Result<Self, StartError> {
+        let membership = cluster.membership();
+        let (process, processes) = (membership.process, membership.processes());
+        let log_options = LogOptions { share: Share { index: process as u32, of: processes as u32 }, ..log_options };
+        let log = open_share::<E>(cluster, dir, log_options)?;
+        let crew = Crew::new(options.workers, process, processes, Arc::new(cluster.clone()));
+        let node = Arc::new(start_node(&program, &log, &options, crew)?);
+        // Never dropped: its workers cannot be waited for without those of the other processes. The process ends instead.
+        std::mem::forget(Arc::clone(&node));
+        let member = Arc::new(Member { node: Arc::clone(&node), shared: OnceLock::new() });
+        cluster.handle(Arc::clone(&member) as _);
+        let (started, coordinator) = if process == 0 {
+            for other in cluster.others() {
+                cluster.hear::<Ready>(other)?;
+            }
+            let all: Box<dyn Processes> = Box::new(AllProcesses { node: Arc::clone(&node), cluster: cluster.clone(), over: None });
+            let mut coordinator = Coordinator::new(all);
+            let started = coordinator.start()?;
+            cluster.tell_all(&Serves { started: started.clone() });
+            (started, Some(coordinator))
+        } else {
+            cluster.tell(0, &Ready);
+            (cluster.hear::<Serves>(0)?.started, None)
+        };
+        let shared = Shared::new(program, log, node, options, started, coordinator, Some(cluster.clone()));
+        let _ = member.shared.set(Arc::clone(&shared));
+        Self::serve(shared)
+    }
+
+    fn serve(shared: Arc<Shared<E>>) -> Result<Self, StartError> {
+        tracing::info!(started = shared.started.summary(), "serving");
         let ticker_stop = Arc::new(AtomicBool::new(false));
         let mut threads = vec![shared.start_ticker(Arc::clone(&ticker_stop)).map_err(|error| StartError::Threads(error.to_string()))?];
         let (stop, stopped) = bounded(0);
-        let scheduled = Arc::clone(&shared);
-        let scheduler = std::thread::Builder::new().name("batch-cycle".to_owned()).spawn(move || scheduled.schedule(&stopped));
-        threads.push(scheduler.map_err(|error| StartError::Threads(error.to_string()))?);
+        if shared.coordinator.is_some() {
+            let scheduled = Arc::clone(&shared);
+            let scheduler = std::thread::Builder::new().name("batch-cycle".to_owned()).spawn(move || scheduled.schedule(&stopped));
+            threads.push(scheduler.map_err(|error| StartError::Threads(error.to_string()))?);
+        }
         Ok(Self { shared, threads, stop: Some(stop), ticker_stop })
     }
 
@@ -183,9 +247,13 @@ impl<E: Event> Server<E> {
         lock(&self.shared.progress).fatal.clone()
     }
 
-    /// Stops cycles and ticks, and closes the log cleanly.
+    /// Stops cycles and ticks, and closes the log cleanly. In a cluster, the others are told to stop; what exchanges rows with
+    /// them goes on until the process ends.
     pub fn close(mut self) -> Result<(), LogError> {
         self.halt();
+        if let Some(cluster) = &self.shared.cluster {
+            cluster.leave("it was told to stop");
+        }
         // While the log's lock is held: merging writes files beside it.
         self.shared.node.settle();
         self.shared.log.clone().close()
@@ -209,14 +277,121 @@ impl<E: Event> Drop for Server<E> {
     }
 }
 
+/// What the processes that carry out a command together must run alike.
+fn program_id<E: Event>(program: &Program<E>, options: Vec<(String, String)>) -> Result<ProgramId, StartError> {
+    let blueprint = Blueprint::of(&program.dataflow, &program.identity()).map_err(StartError::Threads)?;
+    Ok(ProgramId {
+        dataflow: program.name.clone(),
+        version: program.identity(),
+        fingerprint: format!("{:016x}", blueprint.fingerprint()),
+        event: EventType::of::<E>().to_string(),
+        options,
+    })
+}
+
+/// Opens this process's share of a log that all processes reach.
+fn open_share<E: Event>(cluster: &Cluster, dir: &Path, options: LogOptions) -> Result<Log<E>, StartError> {
+    let disk = Arc::new(RealDisk);
+    if cluster.membership().process == 0 {
+        let prepared = Log::prepare(disk.clone(), Arc::new(SystemClock), dir, options.clone())?;
+        let mark = place::mark(&*disk, dir)?;
+        cluster.tell_all(&Opening { log: prepared.log_id().to_owned(), mark, dir: dir.display().to_string() });
+        return Ok(prepared.open(options)?);
+    }
+    let opening: Opening = cluster.hear(0)?;
+    if !place::is_marked(&*disk, dir, &opening.mark) {
+        let (own, theirs) = (dir.display(), &opening.dir);
+        let process = cluster.membership().process;
+        return Err(ClusterError::Mismatch(format!(
+            "--log {own} of process {process} is not the directory {theirs} of process 0, which holds log {}",
+            opening.log
+        ))
+        .into());
+    }
+    Ok(Log::open_share(disk, Arc::new(SystemClock), dir, options)?)
+}
+
+fn start_node<E: Event>(program: &Program<E>, log: &Log<E>, options: &ServerOptions, crew: Crew) -> Result<Node<E>, StartError> {
+    let (processes, keep) = ((crew.process(), crew.processes()), options.keep_generations);
+    let store = GenerationStore::open_for(log.disk(), log.dir(), log.id(), &program.name, keep, processes)?;
+    let node_options = NodeOptions {
+        batch_events: (options.batch_events / crew.processes() as u64).max(1),
+        crew,
+        history: options.history.as_millis() as u64,
+        version: program.identity(),
+        store: Some(Arc::new(store)),
+    };
+    let serving = Arc::new(Serving::default());
+    Node::start(Arc::clone(&program.dataflow), log.clone(), node_options, serving).map_err(StartError::Threads)
+}
+
+impl<E: Event> Handler for Member<E> {
+    fn answer(&self, _from: usize, request: serde_json::Value, body: Vec<u8>) -> serde_json::Value {
+        let answer = |request| match (request, self.shared.get()) {
+            (Request::Command(command), _) => Reply::Report(Box::new(self.node.obey(&command))),
+            (Request::GiveUp { attempt }, _) => {
+                self.node.cancel_batch(attempt);
+                Reply::Done
+            }
+            (_, None) => Reply::Refused(Refusal::Serve(crate::serving::ServeError::NotReady)),
+            (Request::Append { numbered, format, on_error }, Some(shared)) => shared.append_as(&numbered, &body, format, on_error).into(),
+            (Request::Read { view, queries, as_of, timeout_ms }, Some(shared)) => {
+                gather::read_part(&shared.serving, &view, queries, as_of, Duration::from_millis(timeout_ms)).into()
+            }
+            (Request::Cycle(cycle), Some(shared)) => Service::cycle(&**shared, cycle).into(),
+            (Request::Audit, Some(shared)) => Service::audit(&**shared).into(),
+            (Request::Events, Some(shared)) => Reply::Events(shared.log.events_total()),
+        };
+        let failed = |message: String| Reply::Refused(Refusal::Other { message, exit_code: 1 });
+        let reply = match serde_json::from_value(request) {
+            Ok(request) => catch_unwind(AssertUnwindSafe(|| answer(request)))
+                .unwrap_or_else(|panic| failed(format!("panicked: {}", crate::operators::panic_message(&*panic)))),
+            Err(error) => failed(format!("a request that is not understood: {error}")),
+        };
+        serde_json::to_value(reply).expect("answers can be written as JSON")
+    }
+}
+
 impl<E: Event> Shared<E> {
+    fn new(
+        program: Program<E>,
+        log: Log<E>,
+        node: Arc<Node<E>>,
+        options: ServerOptions,
+        started: Started,
+        coordinator: Option<Coordinator>,
+        cluster: Option<Cluster>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            program,
+            log,
+            serving: node.serving(),
+            node,
+            coordinator: coordinator.map(Mutex::new),
+            cluster,
+            asked: AtomicUsize::new(0),
+            progress: Mutex::new(Progress { last_handover: started.handover.clone(), ..Progress::default() }),
+            handovers: AtomicU64::new(u64::from(started.handover.is_some())),
+            options,
+            started,
+        })
+    }
+
     /// Closes the current tick again and again: that is what makes answers fresh, also when nothing is appended.
     fn start_ticker(self: &Arc<Self>, stop: Arc<AtomicBool>) -> std::io::Result<JoinHandle<()>> {
         let shared = Arc::clone(self);
         std::thread::Builder::new().name("ticks".to_owned()).spawn(move || {
             while !stop.load(Ordering::Acquire) {
-                let failure = shared.log.advance().err().map(|error| (error.to_string(), error.exit_code()));
-                if let Some((error, exit_code)) = failure.or_else(|| shared.node.failure()) {
+                if let Some(cluster) = &shared.cluster {
+                    // A process whose clock is behind would hold up all answers.
+                    shared.log.raise(Tick(cluster.tick()));
+                }
+                let advanced = shared.log.advance();
+                if let (Some(cluster), Ok(frontier)) = (&shared.cluster, &advanced) {
+                    cluster.set_tick(frontier.0);
+                }
+                let failure = advanced.err().map(|error| (error.to_string(), error.exit_code()));
+                if let Some((error, exit_code)) = failure.or_else(|| shared.node.failure().map(|failure| shared.reason_of(failure))) {
                     tracing::error!(%error, "this process cannot go on; answers stay where they are");
                     lock(&shared.progress).fatal = Some((error, exit_code));
                     return;
@@ -230,7 +405,7 @@ impl<E: Event> Shared<E> {
     fn schedule(&self, stopped: &Receiver<()>) {
         let tail = if self.started.handover.is_none() { self.started.found.tail } else { 0 };
         // An offset may be a hole that a redaction left.
-        let mut seen = self.log.events_total().saturating_sub(tail);
+        let mut seen = self.events_total().saturating_sub(tail);
         let mut outdated = self.started.outdated;
         let mut pause = if outdated { Duration::ZERO } else { self.options.batch_interval.unwrap_or(Duration::MAX) };
         let mut backoff = BACKOFF;
@@ -240,7 +415,7 @@ impl<E: Event> Shared<E> {
                 return;
             }
             let interval = self.options.batch_interval.unwrap_or(Duration::MAX);
-            let total = self.log.events_total();
+            let total = self.events_total();
             if total == seen && !outdated {
                 pause = interval;
                 continue;
@@ -259,6 +434,42 @@ impl<E: Event> Shared<E> {
         }
     }
 
+    /// Why the speed layer failed: when the connection to a process breaks, all workers that exchange rows with it panic.
+    fn reason_of(&self, (message, exit_code): (String, u8)) -> (String, u8) {
+        let lost = self.cluster.as_ref().filter(|_| is_broken_exchange(&message)).and_then(|cluster| cluster.wait_for_loss(LOSS_PATIENCE));
+        lost.map_or((message, exit_code), |lost| (lost.to_string(), lost.exit_code()))
+    }
+
+    fn processes(&self) -> Vec<ProcessStatus> {
+        let Some(cluster) = &self.cluster else {
+            return vec![ProcessStatus { process: 0, address: String::new(), own: true, silent_ms: 0 }];
+        };
+        let membership = cluster.membership();
+        let status = |(process, address): (usize, &String)| ProcessStatus {
+            process,
+            address: address.clone(),
+            own: process == membership.process,
+            silent_ms: cluster.silence(process).as_millis() as u64,
+        };
+        membership.addresses.iter().enumerate().map(status).collect()
+    }
+
+    /// Events in the log, on all processes that answer.
+    fn events_total(&self) -> u64 {
+        let of = |cluster: &Cluster, process| match ask(cluster, process, &Request::Events, &[], APPEND_PATIENCE) {
+            Ok(Reply::Events(events)) => events,
+            _ => 0,
+        };
+        let others = self.cluster.iter().flat_map(|cluster| cluster.others().map(move |process| of(cluster, process)));
+        self.log.events_total() + others.sum::<u64>()
+    }
+
+    /// The answer of process 0, which alone runs cycles; none on process 0 itself.
+    fn elsewhere(&self, request: &Request) -> Option<Result<Reply, ServiceError>> {
+        let cluster = self.cluster.as_ref().filter(|_| self.coordinator.is_none())?;
+        Some(ask(cluster, 0, request, &[], NO_LIMIT))
+    }
+
     /// As [`Shared::run_cycle`], for clients: so many may wait at a time.
     fn asked<T>(&self, run: impl FnOnce() -> Result<T, CycleError>) -> Result<T, ServiceError> {
         let before = self.asked.fetch_add(1, Ordering::AcqRel);
@@ -268,13 +479,14 @@ impl<E: Event> Shared<E> {
     }
 
     fn run_cycle<T>(&self, cycle: Cycle, run: impl FnOnce(&mut Coordinator) -> Result<T, CycleError>) -> Result<T, CycleError> {
-        let mut coordinator = lock(&self.coordinator);
+        let coordinator = self.coordinator.as_ref().expect("cycles run on process 0");
+        let mut coordinator = lock(coordinator);
         lock(&self.progress).running = Some(cycle);
         let ended = catch_unwind(AssertUnwindSafe(|| run(&mut coordinator)));
         lock(&self.progress).running = None;
         let ended = ended.unwrap_or_else(|panic| {
             let reason = format!("panicked: {}", crate::operators::panic_message(&*panic));
-            Err(CycleError::Step { step: "the cycle", process: 0, reason, exit_code: 1 })
+            Err(CycleError::Step { step: "the cycle".to_owned(), process: 0, reason, exit_code: 1 })
         });
         if let Err(error) = &ended {
             tracing::error!(%error, "a batch cycle ended without a handover");
@@ -348,6 +560,14 @@ impl<E: Event> Service for Shared<E> {
     }
 
     fn append_as(&self, numbered: &Numbered, lines: &[u8], format: Format, on_error: OnError) -> Result<Appended, ServiceError> {
+        let owner = self.log.owner_of(&numbered.producer) as usize;
+        if let Some(cluster) = self.cluster.as_ref().filter(|cluster| cluster.membership().process != owner) {
+            let request = Request::Append { numbered: numbered.clone(), format, on_error };
+            return match ask(cluster, owner, &request, lines, APPEND_PATIENCE)? {
+                Reply::Appended(appended) => Ok(appended),
+                other => Err(unexpected(&other)),
+            };
+        }
         let (events, rejected) = self.parse(lines, format, on_error)?;
         if events.is_empty() {
             return Ok(Appended { rejected, ..Appended::default() });
@@ -358,7 +578,10 @@ impl<E: Event> Service for Shared<E> {
     }
 
     fn read(&self, read: &Read) -> Result<Answer, ServiceError> {
-        Ok(self.serving.read(read)?)
+        match &self.cluster {
+            Some(cluster) => gather::read(&self.serving, cluster, read),
+            None => Ok(self.serving.read(read)?),
+        }
     }
 
     fn views(&self) -> Vec<ViewInfo> {
@@ -377,6 +600,7 @@ impl<E: Event> Service for Shared<E> {
             base,
             frontier,
             workers: self.options.workers,
+            processes: self.processes(),
             layers: Layers {
                 batch: BatchStatus { frontier: base, running: progress.running, runs, rows },
                 speed: SpeedStatus { frontier, behind: stats.frontier.0.saturating_sub(frontier.0) },
@@ -390,20 +614,73 @@ impl<E: Event> Service for Shared<E> {
     }
 
     fn cycle(&self, cycle: Cycle) -> Result<Handover, ServiceError> {
-        self.asked(|| Shared::cycle(self, cycle))
+        match self.elsewhere(&Request::Cycle(cycle)) {
+            Some(Ok(Reply::HandedOver(handover))) => Ok(*handover),
+            Some(answered) => Err(answered.map_or_else(|error| error, |other| unexpected(&other))),
+            None => self.asked(|| Shared::cycle(self, cycle)),
+        }
     }
 
     fn audit(&self) -> Result<Vec<Audit>, ServiceError> {
-        self.asked(|| self.run_cycle(Cycle::Full, |coordinator| coordinator.audit(Cycle::Full)))
+        match self.elsewhere(&Request::Audit) {
+            Some(Ok(Reply::Audited(audits))) => Ok(audits),
+            Some(answered) => Err(answered.map_or_else(|error| error, |other| unexpected(&other))),
+            None => self.asked(|| self.run_cycle(Cycle::Full, |coordinator| coordinator.audit(Cycle::Full))),
+        }
     }
+}
+
+fn unexpected(reply: &Reply) -> ServiceError {
+    ServiceError::Elsewhere { message: format!("an answer to something else: {reply:?}"), exit_code: 1 }
 }
 
 /// Recomputes a whole log in both layers, independently, and compares them at its end.
 pub fn audit_log<E: Event>(program: &Program<E>, log: &Log<E>, workers: usize) -> Result<(Tick, Vec<Audit>), StartError> {
-    let serving = Arc::new(Serving::default());
-    let options = NodeOptions { workers, history: u64::MAX, ..NodeOptions::default() };
-    let node = Node::start(Arc::clone(&program.dataflow), log.clone(), options, serving).map_err(StartError::Threads)?;
-    let mut coordinator = Coordinator::new(Box::new(OneProcess(Arc::new(node))));
+    let node = Arc::new(start_audit(program, log, workers.into())?);
+    audit_all(Box::new(OneProcess(node)), log)
+}
+
+/// What the processes that audit a log together must run alike.
+pub fn audit_id<E: Event>(program: &Program<E>) -> Result<ProgramId, StartError> {
+    program_id(program, vec![("the command".to_owned(), "audit".to_owned())])
+}
+
+/// As [`audit_log`], as one of the processes of a cluster over the log in `dir`, which must be there. The result is process 0's.
+pub fn audit_log_in<E: Event>(cluster: &Cluster, program: &Program<E>, dir: &Path) -> Result<Option<(Tick, Vec<Audit>)>, StartError> {
+    let audited = try_audit_log_in(cluster, program, dir);
+    audited.inspect_err(|error| cluster.leave(&format!("it could not audit: {error}")))
+}
+
+fn try_audit_log_in<E: Event>(cluster: &Cluster, program: &Program<E>, dir: &Path) -> Result<Option<(Tick, Vec<Audit>)>, StartError> {
+    let membership = cluster.membership();
+    let (process, processes) = (membership.process, membership.processes());
+    crate::log::id(&RealDisk, dir)?;
+    let share = Share { index: process as u32, of: processes as u32 };
+    let log = open_share::<E>(cluster, dir, LogOptions { share, ..LogOptions::default() })?;
+    let node = Arc::new(start_audit(program, &log, Crew::new(membership.workers, process, processes, Arc::new(cluster.clone())))?);
+    // As in a server: its workers cannot be waited for alone.
+    std::mem::forget(Arc::clone(&node));
+    cluster.handle(Arc::new(Member { node: Arc::clone(&node), shared: OnceLock::new() }));
+    let mut audited = None;
+    if process == 0 {
+        cluster.others().try_for_each(|other| cluster.hear::<Ready>(other).map(drop))?;
+        audited = Some(audit_all(Box::new(AllProcesses { node, cluster: cluster.clone(), over: None }), &log)?);
+    } else {
+        cluster.tell(0, &Ready);
+        cluster.wait_until_done(0)?;
+    }
+    log.close()?;
+    cluster.part()?;
+    Ok(audited)
+}
+
+fn start_audit<E: Event>(program: &Program<E>, log: &Log<E>, crew: Crew) -> Result<Node<E>, StartError> {
+    let options = NodeOptions { crew, history: u64::MAX, ..NodeOptions::default() };
+    Node::start(Arc::clone(&program.dataflow), log.clone(), options, Arc::default()).map_err(StartError::Threads)
+}
+
+fn audit_all<E: Event>(processes: Box<dyn Processes>, log: &Log<E>) -> Result<(Tick, Vec<Audit>), StartError> {
+    let mut coordinator = Coordinator::new(processes);
     // The speed layer starts from nothing and follows the log from its first event, tick by tick.
     coordinator.start_empty()?;
     Ok((log.frontier(), coordinator.audit(Cycle::Full)?))

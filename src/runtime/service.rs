@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::layers::{Cycle, Handover};
+use crate::layers::{Cycle, CycleError, Handover};
 use crate::log::{Offset, Partition, Tick};
 use crate::runs::{Audit, ViewInfo};
 use crate::serving::{Answer, Read, ServeError};
@@ -10,7 +10,7 @@ use crate::serving::{Answer, Read, ServeError};
 use super::program::OnError;
 
 /// How the lines of an append are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Format {
     /// JSON, one event a line.
     Json,
@@ -36,7 +36,7 @@ pub struct Appended {
 }
 
 /// How a producer numbers an append: it is stored once, however often it is repeated.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Numbered {
     /// The producer's name.
     pub producer: String,
@@ -64,8 +64,10 @@ pub struct Status {
     pub base: Tick,
     /// Everything before it is complete in every view.
     pub frontier: Tick,
-    /// Workers of each layer.
+    /// Workers of each layer, in this process.
     pub workers: usize,
+    /// The processes of the cluster; one if there is none.
+    pub processes: Vec<ProcessStatus>,
     /// The layers.
     pub layers: Layers,
     /// Where the first answers of this process came from.
@@ -78,6 +80,19 @@ pub struct Status {
     pub last_error: Option<String>,
     /// The log.
     pub log: serde_json::Value,
+}
+
+/// A process of the cluster, as the one that answers sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// Its number.
+    pub process: usize,
+    /// Where the others reach it; empty if there are none.
+    pub address: String,
+    /// It is the one that answers.
+    pub own: bool,
+    /// How long ago something was heard of it, in milliseconds.
+    pub silent_ms: u64,
 }
 
 /// What the two layers are doing.
@@ -123,7 +138,7 @@ pub enum ServiceError {
     Serve(#[from] ServeError),
     /// The cycle ended without a handover.
     #[error(transparent)]
-    Cycle(#[from] crate::layers::CycleError),
+    Cycle(#[from] CycleError),
     /// As many cycles as may wait do.
     #[error(
         "{} cycles wait already\n  hint: ask again when one has ended; GET /v1/status says what runs",
@@ -133,6 +148,28 @@ pub enum ServiceError {
     /// The dataflow reads JSON only.
     #[error("`{0}` has no line format of its own\n  hint: send JSON, one event a line")]
     NoLineFormat(String),
+    /// Another process of the cluster refused, or did not answer. Of an append that did not answer it is open whether it is
+    /// stored; a numbered one can be repeated.
+    #[error("{message}")]
+    Elsewhere {
+        /// What it said.
+        message: String,
+        /// By which exit code a program would report it.
+        exit_code: u8,
+    },
+}
+
+impl ServiceError {
+    /// The exit code of a program that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Log(error) => error.exit_code(),
+            Self::Cycle(CycleError::Step { exit_code, .. }) | Self::Elsewhere { exit_code, .. } => *exit_code,
+            Self::Serve(ServeError::Unreachable { .. }) => 4,
+            Self::NoLineFormat(_) => 2,
+            Self::Serve(_) | Self::Cycle(_) | Self::TooManyCycles => 1,
+        }
+    }
 }
 
 /// A running dataflow.

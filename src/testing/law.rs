@@ -211,7 +211,7 @@ impl<E: Event> Case<'_, E> {
             |(worker, shard): (usize, &Arc<Shard>)| shard.compact_files(&store, worker, &AtomicBool::new(false)).expect("they are merged");
         base.shards.iter().enumerate().for_each(merge);
         let files = base.shards.iter().map(|shard| shard.files()).collect();
-        Generation { shards: blueprint.restore(&store, files, others.peers()).expect("they are read"), ..base }
+        Generation { shards: blueprint.restore(&store, files, team.peers(), &others.peers().into()).expect("they are read"), ..base }
     }
 }
 

@@ -84,7 +84,7 @@ fn start(disk: &SimDisk) -> Result<System, String> {
     let log = open_log(disk);
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     let store = GenerationStore::open(shared, Path::new(DIR), log.id(), NAME, 1).map_err(|error| error.to_string())?;
-    let options = NodeOptions { workers: 2, history: 10, store: Some(Arc::new(store)), ..NodeOptions::default() };
+    let options = NodeOptions { crew: 2.into(), history: 10, store: Some(Arc::new(store)), ..NodeOptions::default() };
     let serving = Arc::new(Serving::default());
     let node = Arc::new(Node::start(dataflow(), log.clone(), options, Arc::clone(&serving))?);
     let mut coordinator = Coordinator::new(Box::new(OneProcess(Arc::clone(&node))));
@@ -127,7 +127,7 @@ fn stand(disk: &SimDisk, log_id: &str, blueprint: &Blueprint) -> Result<Standing
     std::hint::black_box((manifest.rows(), manifest.bytes()));
     assert_eq!(store.verify(&manifest).is_empty(), store.files(&manifest).is_ok());
     let files = store.files(&manifest)?;
-    let (views, unread) = blueprint.standing(&manifest, &files)?;
+    let (views, unread) = blueprint.standing(&store, &manifest, &files, &1.into())?;
     std::hint::black_box(unread);
     Ok((manifest, views))
 }

@@ -10,7 +10,7 @@ use lambdaflow::log::{Durability, Log, LogOptions, SimClock, SystemClock};
 use lambdaflow::runtime::{Program, Server, ServerOptions, diff_log};
 use lambdaflow::storage::{Disk, RealDisk, SimDisk};
 
-use super::system::{NoStart, Settings, System, Transfer, bank, changed_bank, dir, expected, open_log, store};
+use super::system::{NoStart, Settings, System, Transfer, bank, changed_bank, dir, expected, log_options, open_log, store};
 
 pub fn transfer(id: u64) -> Transfer {
     Transfer { id, account: id * 7 % 5, note: format!("note {}", id * id % 11), amount: id as i64 % 9 - 4 }
@@ -61,6 +61,27 @@ fn a_restart_goes_on_from_the_newest_generation_and_the_log() {
         assert_eq!((handover.generation, handover.agreed), (7, Some(true)));
         assert_eq!(system.answers(), expected(&system.events()));
     }
+}
+
+/// A log that has grown has partitions that no generation knows of. Nothing was in them when it was made.
+#[test]
+fn a_generation_from_before_the_log_grew_is_gone_on_with() {
+    let settings = Settings::default();
+    let (_, disk, clock) = grown(&settings);
+    let options = LogOptions { partitions: 5, ..log_options(Durability::Sync) };
+    let prepared = Log::<Transfer>::prepare(Arc::clone(&disk), Arc::clone(&clock) as _, &dir(), options).expect("it grows");
+    assert_eq!(prepared.partitions(), 5);
+    drop(prepared);
+    let mut system = start(&disk, &clock, &settings);
+    assert!(system.started.handover.is_none(), "{}", system.started.summary());
+    assert_eq!((system.started.manifest.id, system.started.found.tail), (6, 30), "{}", system.started.summary());
+    append(&system, 230..290);
+    clock.pass(5);
+    assert_eq!(system.cycle(Cycle::Incremental).expect("it hands over").agreed, Some(true));
+    drop(system);
+    let system = start(&disk, &clock, &settings);
+    assert_eq!(system.started.manifest.contents.log.ends.len(), 5);
+    assert_eq!(system.answers(), expected(&(0..290).map(transfer).collect::<Vec<_>>()));
 }
 
 #[test]

@@ -166,7 +166,7 @@ impl System {
         let store = GenerationStore::open(Arc::clone(disk), &dir(), log.id(), "bank", settings.keep);
         let store = store.map_err(|error| NoStart::Generations(error.to_string()))?;
         let options = NodeOptions {
-            workers: settings.workers,
+            crew: settings.workers.into(),
             history: u64::MAX,
             batch_events: settings.batch_events,
             version: settings.version.clone(),

@@ -224,6 +224,7 @@ impl Processes for Panicking {
     fn ask(&mut self, command: &Command) -> Vec<Report> {
         let (name, report) = match command {
             Command::Propose => ("propose", Report::Proposed { frontier: Tick(5) }),
+            Command::Divide { to, .. } => ("divide", Report::Divided { cuts: vec![*to] }),
             Command::Batch { .. } => ("batch", Report::Frozen { rows: 1, tail: 0 }),
             Command::Audit => panic!("nobody thought of this"),
             Command::Discard => ("discard", Report::Done),
@@ -248,7 +249,7 @@ fn a_cycle_that_panics_gives_back_what_it_holds() {
         assert!(matches!(&ended, Err(CycleError::Step { reason, .. }) if reason.contains("nobody thought of this")), "{ended:?}");
         assert!(coordinator.audit(cycle).is_err());
     }
-    assert_eq!(*asked.lock().expect("one thread"), ["propose", "batch", "discard"].repeat(4));
+    assert_eq!(*asked.lock().expect("one thread"), ["propose", "divide", "batch", "discard"].repeat(4));
 }
 
 /// One block, and then time passes.

@@ -9,7 +9,7 @@ use columnar::Columnar;
 use lambdaflow::log::Tick;
 use lambdaflow::operators::{Rows, Sum, Sums};
 use lambdaflow::runs::{
-    AnswerRow, Changes, Data, Levels, Published, Query, ReadError, Run, ShardedView, View, ViewInfo, ViewShard, bucket,
+    AnswerRow, Changes, Data, Levels, Portion, Published, Query, ReadError, Run, ShardedView, View, ViewInfo, ViewShard, bucket,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -56,7 +56,7 @@ impl<K: Data, V: Data + Serialize> Held<K, V> {
             Arc::new(shard) as Arc<dyn Any + Send + Sync>
         });
         let info = ViewInfo { name: "view".into(), key: vec!["a".into(), "b".into()], value: Vec::new() };
-        ShardedView::<Rows<K, V>>::assemble(info, shards.collect())
+        ShardedView::<Rows<K, V>>::assemble(info, shards.collect(), Portion::whole(self.shards as usize))
     }
 
     fn at(&self, tick: u64) -> Model<K, V> {
@@ -179,7 +179,7 @@ fn a_view_of_sums_answers_with_each_sum_once() {
     let batches = differential_dataflow::trace::Builder::done(builder).map(Into::into).into_iter().collect();
     published.store(Changes { since: BASE - 1, upper: UPPER, batches });
     let shard = ViewShard::<Sums<String, Sum>> { base, published: Arc::new(published) };
-    let view = ShardedView::<Sums<String, Sum>>::assemble(ViewInfo::default(), vec![Arc::new(shard)]);
+    let view = ShardedView::<Sums<String, Sum>>::assemble(ViewInfo::default(), vec![Arc::new(shard)], Portion::whole(1));
 
     let read = |tick, query: Query| {
         view.read(Tick(tick), &query)

@@ -1,0 +1,338 @@
+//! Connections: one process listens, the one with the greater number dials, and both know for what.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::log::frame::LogId;
+
+use super::hello::{Channel, HANDSHAKE_TIMEOUT, Hello, ProgramId, Reply, difference, receive, send};
+use super::hosts::Membership;
+use super::{ClusterError, ClusterOptions};
+
+/// Handshakes that go on at a time; further strangers are turned away without one.
+const HANDSHAKES_MAX: usize = 64;
+/// Pause between two attempts to dial.
+const REDIAL: Duration = Duration::from_millis(50);
+/// How long a process keeps asking one that turns it away for a reason that may go away.
+const REFUSED_PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for a connection of a graph, if nobody is lost and nobody gives up.
+const GRAPH_PATIENCE: Duration = Duration::from_secs(24 * 3600);
+/// How often someone who waits looks whether there is still something to wait for.
+const POLL: Duration = Duration::from_millis(20);
+
+/// This process among the others.
+pub(super) struct Mesh {
+    pub membership: Membership,
+    hello: Hello,
+    state: Mutex<State>,
+    changed: Condvar,
+    handshakes: AtomicUsize,
+    closed: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    /// By process: the connection to talk on, until it is taken, and which life of the process it is.
+    talk: BTreeMap<usize, TcpStream>,
+    lives: BTreeMap<usize, String>,
+    /// By process, the last reason why a connection failed.
+    heard: BTreeMap<usize, String>,
+    graphs: BTreeMap<(String, u64, usize), TcpStream>,
+    /// A process that is started differently tried to join.
+    mismatch: Option<String>,
+    /// Why no connection will be made any more.
+    over: Option<String>,
+    started: bool,
+}
+
+impl Mesh {
+    /// Listens, and meets all other processes. Returns with the connections to talk on.
+    pub fn meet(options: &ClusterOptions, program: ProgramId) -> Result<(Arc<Self>, BTreeMap<usize, TcpStream>), ClusterError> {
+        let membership = options.membership.clone();
+        let listener = listen(&membership)?;
+        let hello = Hello {
+            token: options.token.clone(),
+            process: membership.process,
+            workers: membership.workers,
+            addresses: membership.addresses.clone(),
+            program,
+            life: LogId::random().to_string(),
+            channel: Channel::Talk,
+        };
+        let mesh = Arc::new(Self {
+            membership,
+            hello,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            handshakes: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+        });
+        let accepting = Arc::clone(&mesh);
+        let spawned = std::thread::Builder::new().name("cluster-accept".to_owned()).spawn(move || accepting.accept(&listener));
+        spawned.map_err(|error| ClusterError::Hosts(format!("cannot start a thread: {error}")))?;
+        let talk = mesh.meet_all(options.connect_timeout).inspect_err(|_| mesh.close("the start failed"))?;
+        Ok((mesh, talk))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn meet_all(self: &Arc<Self>, patience: Duration) -> Result<BTreeMap<usize, TcpStream>, ClusterError> {
+        let deadline = Instant::now() + patience;
+        for process in 0..self.membership.process {
+            let dialling = Arc::clone(self);
+            let dial = move || {
+                let dialled = dialling.dial(process, &Channel::Talk, deadline, &|| dialling.lock().over.is_some());
+                let mut state = dialling.lock();
+                match dialled {
+                    Ok((stream, life)) => {
+                        state.talk.insert(process, stream);
+                        state.lives.insert(process, life);
+                    }
+                    Err(Dialled::Refused(reason)) => drop(state.mismatch.get_or_insert(reason)),
+                    Err(Dialled::Failed(reason)) => drop(state.heard.insert(process, reason)),
+                }
+                drop(state);
+                dialling.changed.notify_all();
+            };
+            let spawned = std::thread::Builder::new().name("cluster-dial".to_owned()).spawn(dial);
+            spawned.map_err(|error| ClusterError::Hosts(format!("cannot start a thread: {error}")))?;
+        }
+        let mut state = self.lock();
+        loop {
+            if let Some(reason) = &state.mismatch {
+                return Err(ClusterError::Mismatch(reason.clone()));
+            }
+            let others = (0..self.membership.processes()).filter(|process| *process != self.membership.process);
+            let missing: Vec<usize> = others.filter(|process| !state.talk.contains_key(process)).collect();
+            if missing.is_empty() {
+                state.started = true;
+                return Ok(std::mem::take(&mut state.talk));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let name = |process: &usize| match state.heard.get(process) {
+                    Some(reason) => format!("{}: {reason}", self.membership.name(*process)),
+                    None => self.membership.name(*process),
+                };
+                let missing = missing.iter().map(name).collect::<Vec<_>>().join(", ");
+                return Err(ClusterError::Absent { missing, waited: patience });
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Makes no connection from now on, and lets nobody wait for one.
+    pub fn close(&self, why: &str) {
+        self.lock().over.get_or_insert(why.to_owned());
+        self.changed.notify_all();
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            // Wakes whoever accepts.
+            if let Some(address) = self.membership.own_address().to_socket_addrs().ok().and_then(|mut addresses| addresses.next()) {
+                drop(TcpStream::connect_timeout(&address, HANDSHAKE_TIMEOUT));
+            }
+        }
+    }
+
+    fn accept(self: Arc<Self>, listener: &TcpListener) {
+        for stream in listener.incoming() {
+            if self.closed.load(Ordering::Acquire) {
+                return;
+            }
+            let Ok(stream) = stream else {
+                // Out of files, most likely: there may be some again.
+                std::thread::sleep(REDIAL);
+                continue;
+            };
+            if self.handshakes.fetch_add(1, Ordering::AcqRel) >= HANDSHAKES_MAX {
+                self.handshakes.fetch_sub(1, Ordering::AcqRel);
+                continue;
+            }
+            let mesh = Arc::clone(&self);
+            let spawned = std::thread::Builder::new().name("cluster-hello".to_owned()).spawn(move || {
+                mesh.greet(stream);
+                mesh.handshakes.fetch_sub(1, Ordering::AcqRel);
+            });
+            if spawned.is_err() {
+                self.handshakes.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// Answers a stranger.
+    fn greet(&self, mut stream: TcpStream) {
+        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+        let from = stream.peer_addr().map_or_else(|_| "somebody".to_owned(), |address| address.to_string());
+        let hello: Hello = match receive(&mut stream, deadline) {
+            Ok(hello) => hello,
+            Err(error) => {
+                tracing::warn!(from, %error, "a stray connection to the cluster's address was closed");
+                return;
+            }
+        };
+        // Told before the connection is given away: whoever takes it may write to it at once.
+        let reply = self.judge(&hello);
+        if let Reply::Refused { reason, .. } = &reply {
+            tracing::warn!(from, reason, "a connection to the cluster's address was refused");
+        }
+        let welcome = matches!(reply, Reply::Welcome { .. });
+        let ready = send(&mut stream, &reply, deadline).is_ok() && stream.set_nodelay(true).is_ok();
+        let mut state = self.lock();
+        match hello.channel {
+            _ if !welcome => {}
+            Channel::Talk if ready => drop(state.talk.insert(hello.process, stream)),
+            Channel::Talk => drop(state.lives.remove(&hello.process)),
+            Channel::Graph { name, number, .. } if ready => drop(state.graphs.insert((name, number, hello.process), stream)),
+            Channel::Graph { .. } => {}
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn judge(&self, hello: &Hello) -> Reply {
+        let refused = |reason: String, later: bool| Reply::Refused { reason, later };
+        let mut state = self.lock();
+        if hello.token != self.hello.token {
+            return refused("another cluster listens here: the tokens differ".to_owned(), true);
+        }
+        if let Some(over) = &state.over {
+            return refused(over.clone(), true);
+        }
+        if let Some(difference) = difference(&self.hello, hello, &self.membership) {
+            // Those who run already are not disturbed by a newcomer.
+            if !state.started {
+                state.mismatch.get_or_insert(difference.clone());
+            }
+            return refused(difference, false);
+        }
+        if hello.process <= self.membership.process || hello.process >= self.membership.processes() {
+            return refused(format!("process {} has no business with process {}", hello.process, self.membership.process), false);
+        }
+        match (&hello.channel, state.lives.get(&hello.process)) {
+            (Channel::Talk, None) => {
+                state.lives.insert(hello.process, hello.life.clone());
+                Reply::Welcome { life: self.hello.life.clone() }
+            }
+            (Channel::Talk, Some(life)) if *life == hello.life => Reply::Welcome { life: self.hello.life.clone() },
+            (Channel::Talk, Some(_)) => refused(
+                format!(
+                    "there is a process {} already\n  hint: each process has its own -p; a cluster starts again as a whole",
+                    hello.process
+                ),
+                true,
+            ),
+            (Channel::Graph { to, .. }, Some(life)) if *life == hello.life && *to == self.hello.life => {
+                Reply::Welcome { life: self.hello.life.clone() }
+            }
+            (Channel::Graph { .. }, _) => refused("it belongs to an earlier run of the cluster".to_owned(), false),
+        }
+    }
+
+    /// Connects to a process with a smaller number; returns which life of it answered.
+    fn dial(
+        &self,
+        process: usize,
+        channel: &Channel,
+        deadline: Instant,
+        given_up: &dyn Fn() -> bool,
+    ) -> Result<(TcpStream, String), Dialled> {
+        let mut refused_since: Option<Instant> = None;
+        loop {
+            let reason = match self.try_dial(process, channel, deadline) {
+                Ok((stream, Reply::Welcome { life })) => {
+                    stream.set_nodelay(true).map_err(|error| Dialled::Failed(error.to_string()))?;
+                    return Ok((stream, life));
+                }
+                Ok((_, Reply::Refused { reason, later: false })) => return Err(Dialled::Refused(reason)),
+                Ok((_, Reply::Refused { reason, later: true })) => {
+                    if refused_since.get_or_insert_with(Instant::now).elapsed() > REFUSED_PATIENCE {
+                        return Err(Dialled::Refused(format!("{} refused: {reason}", self.membership.name(process))));
+                    }
+                    reason
+                }
+                Err(error) => {
+                    refused_since = None;
+                    match error.kind() {
+                        ErrorKind::ConnectionRefused => "nobody listens there".to_owned(),
+                        _ => error.to_string(),
+                    }
+                }
+            };
+            if Instant::now() + REDIAL >= deadline || given_up() {
+                return Err(Dialled::Failed(reason));
+            }
+            self.lock().heard.insert(process, reason);
+            std::thread::sleep(REDIAL);
+        }
+    }
+
+    fn try_dial(&self, process: usize, channel: &Channel, deadline: Instant) -> std::io::Result<(TcpStream, Reply)> {
+        let address = self.membership.addresses[process].to_socket_addrs()?.next();
+        let address = address.ok_or_else(|| std::io::Error::other("the name has no address"))?;
+        let deadline = deadline.min(Instant::now() + HANDSHAKE_TIMEOUT);
+        let left = deadline.saturating_duration_since(Instant::now()).max(REDIAL);
+        let mut stream = TcpStream::connect_timeout(&address, left)?;
+        send(&mut stream, &Hello { channel: channel.clone(), ..self.hello.clone() }, deadline)?;
+        let reply = receive(&mut stream, deadline)?;
+        Ok((stream, reply))
+    }
+
+    /// A connection to each other process for the workers of a graph: see [`crate::layers::Links`]. A process may have a lot to do
+    /// before it asks for its end; if it is gone, that is noticed elsewhere.
+    pub fn connect(&self, name: &str, number: u64, stop: &AtomicBool) -> Result<Vec<Option<TcpStream>>, String> {
+        let deadline = Instant::now() + GRAPH_PATIENCE;
+        // What is left of graphs that were given up.
+        self.lock().graphs.retain(|(other, old, _), _| other != name || *old >= number);
+        let mut streams: Vec<Option<TcpStream>> = Vec::new();
+        let given_up = || stop.load(Ordering::Acquire) || self.lock().over.is_some();
+        for process in 0..self.membership.process {
+            let to = self.lock().lives.get(&process).cloned().unwrap_or_default();
+            let channel = Channel::Graph { name: name.to_owned(), number, to };
+            match self.dial(process, &channel, deadline, &given_up) {
+                Ok((stream, _)) => streams.push(Some(stream)),
+                Err(Dialled::Refused(reason) | Dialled::Failed(reason)) => {
+                    return Err(format!("no connection to {} for {name} {number}: {reason}", self.membership.name(process)));
+                }
+            }
+        }
+        streams.push(None);
+        let mut state = self.lock();
+        for process in self.membership.process + 1..self.membership.processes() {
+            loop {
+                if let Some(stream) = state.graphs.remove(&(name.to_owned(), number, process)) {
+                    streams.push(Some(stream));
+                    break;
+                }
+                if let Some(over) = &state.over {
+                    return Err(over.clone());
+                }
+                if stop.load(Ordering::Acquire) || Instant::now() >= deadline {
+                    return Err(format!("{} did not connect for {name} {number}", self.membership.name(process)));
+                }
+                state = self.changed.wait_timeout(state, POLL).unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+        Ok(streams)
+    }
+}
+
+/// Why a process was not reached.
+enum Dialled {
+    /// It answered, and does not want this process.
+    Refused(String),
+    /// It did not answer.
+    Failed(String),
+}
+
+fn listen(membership: &Membership) -> Result<TcpListener, ClusterError> {
+    let (address, process) = (membership.own_address().to_owned(), membership.process);
+    TcpListener::bind(&address).map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => ClusterError::InUse { address, process },
+        _ => ClusterError::Listen { address, process, reason: error.to_string() },
+    })
+}

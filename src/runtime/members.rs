@@ -1,0 +1,223 @@
+//! What the processes of a cluster ask of each other, and process 0's way to all of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{AskError, Cluster, ClusterError};
+use crate::layers::{Command, Cycle, CycleError, Failure, Handover, Node, Processes, Report, Started};
+use crate::log::{Event, ProducerError, Tick};
+use crate::runs::{AnswerRow, Audit, Query};
+use crate::serving::ServeError;
+
+use super::program::OnError;
+use super::service::{Appended, Format, Numbered, ServiceError};
+
+/// How long an append that another process owns may take.
+pub(super) const APPEND_PATIENCE: Duration = Duration::from_secs(60);
+/// As long as both processes live.
+pub(super) const NO_LIMIT: Duration = Duration::MAX;
+
+/// What one process asks of another.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Request {
+    /// From process 0: a step of a start or of a handover.
+    Command(Command),
+    /// From process 0: a batch failed elsewhere.
+    GiveUp { attempt: u64 },
+    /// To the owner of a producer's partition; the lines are the body.
+    Append { numbered: Numbered, format: Format, on_error: OnError },
+    /// The rows that are here, at a tick.
+    Read { view: String, queries: Vec<Query>, as_of: Tick, timeout_ms: u64 },
+    /// To process 0.
+    Cycle(Cycle),
+    /// To process 0.
+    Audit,
+    /// How many events this process's share of the log has.
+    Events,
+}
+
+/// The answer to a [`Request`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Reply {
+    Report(Box<Report>),
+    Done,
+    Appended(Appended),
+    /// One list for each query.
+    Rows(Vec<Vec<AnswerRow>>),
+    HandedOver(Box<Handover>),
+    Audited(Vec<Audit>),
+    Events(u64),
+    Refused(Refusal),
+}
+
+/// An error that crosses from one process to another.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Refusal {
+    Producer(ProducerError),
+    Serve(ServeError),
+    Cycle(CycleError),
+    TooManyCycles,
+    Other { message: String, exit_code: u8 },
+}
+
+impl From<ServiceError> for Refusal {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::Log(crate::log::LogError::Producer(error)) => Self::Producer(error),
+            ServiceError::Serve(error) => Self::Serve(error),
+            ServiceError::Cycle(error) => Self::Cycle(error),
+            ServiceError::TooManyCycles => Self::TooManyCycles,
+            other => Self::Other { message: other.to_string(), exit_code: other.exit_code() },
+        }
+    }
+}
+
+impl From<Refusal> for ServiceError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Producer(error) => Self::Log(error.into()),
+            Refusal::Serve(error) => Self::Serve(error),
+            Refusal::Cycle(error) => Self::Cycle(error),
+            Refusal::TooManyCycles => Self::TooManyCycles,
+            Refusal::Other { message, exit_code } => Self::Elsewhere { message, exit_code },
+        }
+    }
+}
+
+impl<T> From<Result<T, ServiceError>> for Reply
+where
+    T: Into<Reply>,
+{
+    fn from(result: Result<T, ServiceError>) -> Self {
+        result.map_or_else(|error| Self::Refused(error.into()), Into::into)
+    }
+}
+
+impl From<Appended> for Reply {
+    fn from(appended: Appended) -> Self {
+        Self::Appended(appended)
+    }
+}
+
+impl From<Handover> for Reply {
+    fn from(handover: Handover) -> Self {
+        Self::HandedOver(Box::new(handover))
+    }
+}
+
+impl From<Vec<Audit>> for Reply {
+    fn from(audits: Vec<Audit>) -> Self {
+        Self::Audited(audits)
+    }
+}
+
+impl From<Vec<Vec<AnswerRow>>> for Reply {
+    fn from(rows: Vec<Vec<AnswerRow>>) -> Self {
+        Self::Rows(rows)
+    }
+}
+
+/// What process 0 says when the log can be opened.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Opening {
+    /// The log's id.
+    pub log: String,
+    /// What it wrote into the log's directory just now.
+    pub mark: String,
+    /// Its path to the directory.
+    pub dir: String,
+}
+
+/// What a process says when it can take part.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Ready;
+
+/// What process 0 says when there are answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Serves {
+    /// Where they come from.
+    pub started: Started,
+}
+
+/// Asks a process, and reads its answer.
+pub(super) fn ask(cluster: &Cluster, process: usize, request: &Request, body: &[u8], patience: Duration) -> Result<Reply, ServiceError> {
+    let asked = cluster.ask(process, request, body, patience);
+    read_reply(asked).and_then(|reply| match reply {
+        Reply::Refused(refusal) => Err(refusal.into()),
+        reply => Ok(reply),
+    })
+}
+
+/// What a process answered.
+pub(super) fn read_reply(asked: Result<serde_json::Value, AskError>) -> Result<Reply, ServiceError> {
+    let answer = asked.map_err(|error| match error {
+        AskError::Lost(lost) => ServiceError::Elsewhere { message: lost.to_string(), exit_code: lost.exit_code() },
+        late @ AskError::Late { .. } => ServiceError::Elsewhere { message: late.to_string(), exit_code: 4 },
+    })?;
+    serde_json::from_value(answer).map_err(|error| ServiceError::Elsewhere { message: error.to_string(), exit_code: 1 })
+}
+
+/// All processes of a cluster, as process 0 sees them.
+pub(super) struct AllProcesses<E: Event> {
+    pub node: Arc<Node<E>>,
+    pub cluster: Cluster,
+    /// Why nothing is carried out any more.
+    pub over: Option<String>,
+}
+
+impl<E: Event> Processes for AllProcesses<E> {
+    fn ask(&mut self, command: &Command) -> Vec<Report> {
+        let processes = self.cluster.membership().processes();
+        let mut reports: Vec<Report> = (0..processes).map(|_| lost("it did not answer")).collect();
+        if let Some(over) = &self.over {
+            return reports.into_iter().map(|_| lost(over)).collect();
+        }
+        let (answered, answers) = crossbeam::channel::unbounded();
+        let request = Request::Command(command.clone());
+        std::thread::scope(|scope| {
+            for process in self.cluster.others() {
+                let asked = self.cluster.begin(process, &request, &[]);
+                let (answered, cluster) = (answered.clone(), &self.cluster);
+                scope.spawn(move || answered.send((process, report(cluster.finish(process, asked, NO_LIMIT)))));
+            }
+            let (answered, node) = (answered.clone(), &self.node);
+            scope.spawn(move || answered.send((0, node.obey(command))));
+            let mut given_up = false;
+            for (process, report) in answers.iter().take(processes) {
+                if let (Report::Failed(_), Command::Batch { attempt, .. }, false) = (&report, command, given_up) {
+                    given_up = true;
+                    self.node.cancel_batch(*attempt);
+                    for other in self.cluster.others() {
+                        drop(self.cluster.begin(other, &Request::GiveUp { attempt: *attempt }, &[]));
+                    }
+                    // What failed first is the reason for all failures after it.
+                    reports[0] = report.clone();
+                }
+                if !given_up || process != 0 {
+                    reports[process] = report;
+                }
+            }
+        });
+        reports
+    }
+
+    fn diverged(&mut self, reason: &str) {
+        self.over = Some(reason.to_owned());
+        self.cluster.abandon(reason);
+    }
+}
+
+fn report(asked: Result<serde_json::Value, AskError>) -> Report {
+    match read_reply(asked) {
+        Ok(Reply::Report(report)) => *report,
+        Ok(other) => lost(&format!("an answer to something else: {other:?}")),
+        Err(error) => lost(&error.to_string()),
+    }
+}
+
+fn lost(reason: &str) -> Report {
+    let exit_code = ClusterError::Lost { process: 0, address: String::new(), why: String::new() }.exit_code();
+    Report::Failed(Failure { reason: reason.to_owned(), exit_code })
+}

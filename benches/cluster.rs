@@ -22,6 +22,7 @@ use hdrhistogram::Histogram;
 use lambdaflow::cluster::{Cluster, ClusterOptions, Membership, PEER_TIMEOUT};
 use lambdaflow::layers::{Cycle, hush_broken_exchange};
 use lambdaflow::log::{LogOptions, Tick};
+use lambdaflow::operators::Codec;
 use lambdaflow::runtime::service::{Format, Service};
 use lambdaflow::runtime::{OnError, Server, ServerOptions};
 use lambdaflow::serving::Serving;
@@ -48,6 +49,7 @@ struct Part {
     events: usize,
     rate: u64,
     seconds: u64,
+    exchange: Codec,
 }
 
 fn main() {
@@ -63,6 +65,7 @@ fn main() {
             events: events as usize,
             rate,
             seconds,
+            exchange: value("--exchange").map_or_else(Codec::default, |name| name.parse().unwrap_or_else(|error| panic!("{error}"))),
         };
         return take_part(&part, &PathBuf::from(value("--dir").expect("a directory")));
     }
@@ -84,7 +87,8 @@ fn main() {
             ("--rate", rate),
             ("--seconds", seconds),
         ];
-        let common: Vec<String> = common.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_string()]).collect();
+        let mut common: Vec<String> = common.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_string()]).collect();
+        common.extend(value("--exchange").into_iter().flat_map(|codec| ["--exchange".to_owned(), codec]));
         let found = run(processes, &common);
         let worst = |of: &str| found.iter().filter_map(|part| part[of].as_f64()).fold(0.0, f64::max);
         let at_once = events as f64 / worst("at_once_s");
@@ -160,7 +164,7 @@ fn step(found: &Value) {
 
 fn take_part(part: &Part, dir: &Path) {
     hush_broken_exchange();
-    let server_options = ServerOptions { workers: part.workers, batch_interval: None, ..ServerOptions::default() };
+    let server_options = ServerOptions { workers: part.workers, batch_interval: None, exchange: part.exchange, ..ServerOptions::default() };
     // Alone, too, it is started as a process of a cluster would be, so that all shapes do the same.
     let membership = Membership::new(part.workers, part.process, part.processes, Some(&dir.join("hosts"))).expect("a good list");
     let options = ClusterOptions { membership, token: String::new(), connect_timeout: PATIENCE, peer_timeout: PEER_TIMEOUT };

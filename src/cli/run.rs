@@ -41,6 +41,7 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
         history: arguments.history,
         batch_events: arguments.batch_events,
         keep_generations: arguments.keep_generations,
+        exchange: arguments.processes.exchange,
     };
     let stopping = Arc::new(AtomicBool::new(false));
     let id = Server::program_id(program, &options)?;

@@ -58,7 +58,7 @@ impl Processes {
 }
 
 /// Ends the process when another is lost. Nothing durable is in the way: what was acknowledged is on disk, and the rest does
-/// not count. Workers cannot be waited for, since they wait for the one that is lost.
+/// not count. Workers cannot be waited for, since they wait for the one that is lost. Who sets `stopping` first says why.
 fn end_with(cluster: &Cluster, stopping: &AtomicBool) {
     let Some(lost) = cluster.wait_for_loss(Duration::MAX) else { return };
     let told = matches!(lost, ClusterError::Stopped { .. });
@@ -68,7 +68,7 @@ fn end_with(cluster: &Cluster, stopping: &AtomicBool) {
         std::thread::sleep(pause);
         waited += pause;
     }
-    if !stopping.load(Ordering::Acquire) {
+    if !stopping.swap(true, Ordering::AcqRel) {
         let _ = writeln!(std::io::stderr(), "error: {lost}");
         std::process::exit(lost.exit_code().into());
     }

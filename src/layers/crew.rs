@@ -1,6 +1,6 @@
 //! Who computes a graph: workers of this process, or of all processes of a cluster.
 
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -99,25 +99,38 @@ impl Crew {
         worker - self.process * self.workers
     }
 
-    /// Starts the workers.
+    /// Starts the workers. They get their connections to other processes, to cut them when they give up.
     pub(super) fn execute<T, F>(&self, graph: &str, stop: &AtomicBool, logic: F) -> Result<WorkerGuards<T>, String>
     where
         T: Send + 'static,
-        F: Fn(&mut Worker) -> T + Send + Sync + 'static,
+        F: Fn(&mut Worker, &Ties) -> T + Send + Sync + 'static,
     {
         let mut config = WorkerConfig::default();
         config.set(Codec::SETTING.to_owned(), self.codec.available()?);
         let Some(links) = self.links.as_ref().filter(|_| self.processes > 1) else {
             let communication = if self.serialized { Config::ProcessBinary(self.workers) } else { Config::Process(self.workers) };
-            return timely::execute(timely::Config { communication, worker: config }, logic);
+            return timely::execute(timely::Config { communication, worker: config }, move |worker| logic(worker, &Ties(Vec::new())));
         };
         let streams = links.connect(graph, self.graph, stop)?;
+        let ties = streams.iter().flatten().map(TcpStream::try_clone).collect::<Result<_, _>>();
+        let ties = Ties(ties.map_err(|error| format!("the connections between processes cannot be used: {error}"))?);
         let hooks = Hooks::default();
         let local = ProcessBuilder::new_typed_vector(self.workers, hooks.refill.clone(), hooks.spill.clone());
         let (builders, guard) = initialize_networking_from_sockets(local, streams, self.process, self.workers, hooks)
             .map_err(|error| format!("the connections between processes cannot be used: {error}"))?;
         let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
-        timely::execute::execute_from(builders, Box::new(guard), config, logic)
+        timely::execute::execute_from(builders, Box::new(guard), config, move |worker| logic(worker, &ties))
+    }
+}
+
+/// The connections of a graph's workers to other processes.
+pub(super) struct Ties(Vec<TcpStream>);
+
+impl Ties {
+    /// Cuts them: whoever waits for rows of this process panics instead, there and here. Without it, a process whose workers
+    /// gave up would wait for the end of what the others send, and they for its rows.
+    pub fn cut(&self) {
+        self.0.iter().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
     }
 }
 

@@ -60,9 +60,9 @@ impl<E: Event> Runnable for Program<E> {
 
     fn audit(&self, arguments: &Audit) -> Result<u8, Failure> {
         let Some(dir) = &arguments.log else { return Err(Failure::usage("--log DIR is missing")) };
-        let stopping = Arc::new(AtomicBool::new(false));
-        if let Some(cluster) = arguments.processes.join(audit_id(self)?, &stopping)? {
-            let audited = audit_log_in(&cluster, self, dir)?;
+        let (stopping, exchange) = (Arc::new(AtomicBool::new(false)), arguments.processes.exchange);
+        if let Some(cluster) = arguments.processes.join(audit_id(self, exchange)?, &stopping)? {
+            let audited = audit_log_in(&cluster, self, dir, exchange)?;
             return audited.map_or(Ok(0), |(at, audits)| client::print_audits(Some(at), &audits, arguments.format));
         }
         let log = open_existing::<E>(dir)?;

@@ -21,6 +21,7 @@ use crate::runs::{Audit, GenerationError, GenerationStore, ViewInfo};
 use crate::serving::{Answer, Read, Serving};
 use crate::storage::RealDisk;
 
+use super::build::build_id;
 use super::gather;
 use super::lines::for_each_line;
 use super::members::{APPEND_PATIENCE, AllProcesses, NO_LIMIT, Opening, Ready, Refusal, Reply, Request, Serves, ask};
@@ -167,7 +168,7 @@ impl<E: Event> Server<E> {
     /// What the other processes of a cluster must run alike.
     pub fn program_id(program: &Program<E>, options: &ServerOptions) -> Result<ProgramId, StartError> {
         let history = ("--history".to_owned(), format!("{} ms", options.history.as_millis()));
-        program_id(program, vec![("the command".to_owned(), "run".to_owned()), history])
+        program_id(program, vec![("the command".to_owned(), "run".to_owned()), history, exchange_id(options.exchange)])
     }
 
     /// As [`Server::start`], as one of the processes of a cluster over the log in `dir`. Process 0 recovers the log; then each
@@ -291,6 +292,16 @@ fn program_id<E: Event>(program: &Program<E>, options: Vec<(String, String)>) ->
         event: EventType::of::<E>().to_string(),
         options,
     })
+}
+
+/// What processes that exchange rows by a codec must have alike.
+fn exchange_id(codec: Codec) -> (String, String) {
+    let same = match codec {
+        // Rows as they are in memory are understood by the same executable only.
+        Codec::Abomonation => format!("{codec} of {}", build_id()),
+        codec => codec.to_string(),
+    };
+    ("--exchange".to_owned(), same)
 }
 
 /// Opens this process's share of a log that all processes reach.
@@ -645,23 +656,34 @@ pub fn audit_log<E: Event>(program: &Program<E>, log: &Log<E>, workers: usize) -
 }
 
 /// What the processes that audit a log together must run alike.
-pub fn audit_id<E: Event>(program: &Program<E>) -> Result<ProgramId, StartError> {
-    program_id(program, vec![("the command".to_owned(), "audit".to_owned())])
+pub fn audit_id<E: Event>(program: &Program<E>, exchange: Codec) -> Result<ProgramId, StartError> {
+    program_id(program, vec![("the command".to_owned(), "audit".to_owned()), exchange_id(exchange)])
 }
 
 /// As [`audit_log`], as one of the processes of a cluster over the log in `dir`, which must be there. The result is process 0's.
-pub fn audit_log_in<E: Event>(cluster: &Cluster, program: &Program<E>, dir: &Path) -> Result<Option<(Tick, Vec<Audit>)>, StartError> {
-    let audited = try_audit_log_in(cluster, program, dir);
+pub fn audit_log_in<E: Event>(
+    cluster: &Cluster,
+    program: &Program<E>,
+    dir: &Path,
+    exchange: Codec,
+) -> Result<Option<(Tick, Vec<Audit>)>, StartError> {
+    let audited = try_audit_log_in(cluster, program, dir, exchange);
     audited.inspect_err(|error| cluster.leave(&format!("it could not audit: {error}")))
 }
 
-fn try_audit_log_in<E: Event>(cluster: &Cluster, program: &Program<E>, dir: &Path) -> Result<Option<(Tick, Vec<Audit>)>, StartError> {
+fn try_audit_log_in<E: Event>(
+    cluster: &Cluster,
+    program: &Program<E>,
+    dir: &Path,
+    exchange: Codec,
+) -> Result<Option<(Tick, Vec<Audit>)>, StartError> {
     let membership = cluster.membership();
     let (process, processes) = (membership.process, membership.processes());
     crate::log::id(&RealDisk, dir)?;
     let share = Share { index: process as u32, of: processes as u32 };
     let log = open_share::<E>(cluster, dir, LogOptions { share, ..LogOptions::default() })?;
-    let node = Arc::new(start_audit(program, &log, Crew::new(membership.workers, process, processes, Arc::new(cluster.clone())))?);
+    let crew = Crew::new(membership.workers, process, processes, Arc::new(cluster.clone())).codec(exchange);
+    let node = Arc::new(start_audit(program, &log, crew)?);
     // As in a server: its workers cannot be waited for alone.
     std::mem::forget(Arc::clone(&node));
     cluster.handle(Arc::new(Member { node: Arc::clone(&node), shared: OnceLock::new() }));

@@ -9,6 +9,7 @@
 //! | `generations` | a restart goes on from what is on disk, whatever happened to it |
 //! | `http` | every endpoint of the interface |
 //! | `kill` | `kill -9` of the running program, then all promises again |
+//! | `launch` | a cluster on one machine: processes that die, hang or are told to stop |
 //! | `load` | answers stay exact while a generator appends and generations change |
 //! | `log` | producers, redaction, copies: what the commands do to a log |
 //! | `memory` | views that do not fit into memory |
@@ -21,6 +22,7 @@ mod generations;
 mod harness;
 mod http;
 mod kill;
+mod launch;
 mod load;
 mod log;
 mod memory;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::layers::BATCH_EVENTS_MAX;
+use crate::operators::Codec;
 use crate::runtime::{KEEP_GENERATIONS, OnError};
 
 const EXAMPLE: &str = "\
@@ -151,6 +152,9 @@ pub(crate) struct Processes {
     /// How long another process may be silent until it counts as lost; then all stop with exit code 4.
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub peer_timeout: Duration,
+    /// How rows are written that go to another process: columnar, bincode or abomonation (see the documentation of `Codec`).
+    #[arg(long, default_value_t, value_name = "CODEC")]
+    pub exchange: Codec,
     /// Let the cluster's address, and --listen, be ones that other machines reach. There is no authentication.
     #[arg(long)]
     pub insecure: bool,

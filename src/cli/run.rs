@@ -41,6 +41,7 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
         history: arguments.history,
         batch_events: arguments.batch_events,
         keep_generations: arguments.keep_generations,
+        exchange: arguments.processes.exchange,
     };
     let stopping = Arc::new(AtomicBool::new(false));
     let id = Server::program_id(program, &options)?;
@@ -65,7 +66,10 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
             () = told_to_stop() => None,
             fatal = cannot_go_on(&server) => Some(fatal),
         };
-        stopping.store(true, Ordering::Release);
+        while stopping.swap(true, Ordering::AcqRel) {
+            // The process is about to end, because another one is lost; that says more.
+            tokio::time::sleep(HEALTH_PAUSE).await;
+        }
         let _ = stop.send(());
         // Requests that wait for a tick may take long; a second signal does not wait for them.
         tokio::select! {

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::log::frame::LogId;
@@ -32,6 +33,8 @@ pub(super) struct Mesh {
     changed: Condvar,
     handshakes: AtomicUsize,
     closed: AtomicBool,
+    /// The thread that accepts; with it goes the listener.
+    accepting: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
@@ -70,10 +73,12 @@ impl Mesh {
             changed: Condvar::new(),
             handshakes: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
+            accepting: Mutex::default(),
         });
         let accepting = Arc::clone(&mesh);
-        let spawned = std::thread::Builder::new().name("cluster-accept".to_owned()).spawn(move || accepting.accept(&listener));
-        spawned.map_err(|error| ClusterError::Hosts(format!("cannot start a thread: {error}")))?;
+        let spawned = std::thread::Builder::new().name("cluster-accept".to_owned()).spawn(move || accepting.accept(listener));
+        let spawned = spawned.map_err(|error| ClusterError::Hosts(format!("cannot start a thread: {error}")))?;
+        *mesh.accepting.lock().unwrap_or_else(PoisonError::into_inner) = Some(spawned);
         let talk = mesh.meet_all(options.connect_timeout).inspect_err(|_| mesh.close("the start failed"))?;
         Ok((mesh, talk))
     }
@@ -133,13 +138,16 @@ impl Mesh {
         self.changed.notify_all();
         if !self.closed.swap(true, Ordering::AcqRel) {
             // Wakes whoever accepts.
-            if let Some(address) = self.membership.own_address().to_socket_addrs().ok().and_then(|mut addresses| addresses.next()) {
-                drop(TcpStream::connect_timeout(&address, HANDSHAKE_TIMEOUT));
+            let address = self.membership.own_address().to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+            let woken = address.is_some_and(|address| TcpStream::connect_timeout(&address, HANDSHAKE_TIMEOUT).is_ok());
+            let accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(accepting) = accepting.filter(|_| woken) {
+                let _ = accepting.join();
             }
         }
     }
 
-    fn accept(self: Arc<Self>, listener: &TcpListener) {
+    fn accept(self: Arc<Self>, listener: TcpListener) {
         for stream in listener.incoming() {
             if self.closed.load(Ordering::Acquire) {
                 return;

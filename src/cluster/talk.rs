@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,8 @@ use crate::layers::Links;
 
 /// How often a process says that it is there, at the least.
 const BEAT: Duration = Duration::from_millis(50);
+/// How long a process that stops tries to get its last messages out.
+const FLUSH: Duration = Duration::from_millis(500);
 /// Messages that wait to be sent to one process; whoever has more waits.
 const OUTGOING_MAX: usize = 1024;
 /// Largest message. 4 GiB.
@@ -97,6 +99,8 @@ struct State {
 
 struct Peer {
     outgoing: Sender<Vec<u8>>,
+    /// Messages that were not written yet.
+    unsent: AtomicUsize,
     statements: Receiver<Value>,
     stream: TcpStream,
     /// Milliseconds after the start when something was last heard.
@@ -131,6 +135,7 @@ impl Cluster {
                 tick: AtomicU64::new(0),
                 done: AtomicBool::new(false),
                 knows_done: AtomicBool::new(false),
+                unsent: AtomicUsize::new(0),
             }));
         }
         let inner = Arc::new(Inner {
@@ -307,16 +312,21 @@ impl Cluster {
         Ok(())
     }
 
+    /// Waits until what was said is on its way, as long as somebody may still be listening.
+    fn flush(&self) {
+        let deadline = Instant::now() + FLUSH;
+        let unsent = |peer: &Peer| peer.unsent.load(Ordering::Acquire) > 0;
+        while Instant::now() < deadline && self.inner.peers.iter().flatten().any(unsent) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Says goodbye: the others stop, too, and name the reason. From here on no loss is noticed.
     pub fn leave(&self, reason: &str) {
         self.inner.leaving.store(true, Ordering::Release);
         self.others().for_each(|process| self.inner.send(process, GOODBYE, 0, &value(&reason), &[]));
         self.inner.mesh.close("the process stops");
-        // What is queued is sent before the process ends, if it can be.
-        let deadline = Instant::now() + BEAT * 4;
-        while Instant::now() < deadline && self.inner.peers.iter().flatten().any(|peer| !peer.outgoing.is_empty()) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        self.flush();
     }
 
     /// Ends the cluster because its processes must not go on together.
@@ -374,6 +384,7 @@ impl Inner {
         message.extend((body.len() as u64).to_le_bytes());
         message.extend(head.as_bytes());
         message.extend(body);
+        peer.unsent.fetch_add(1, Ordering::AcqRel);
         // A process that is gone is noticed elsewhere.
         let _ = peer.outgoing.send(message);
     }
@@ -433,7 +444,13 @@ impl Inner {
         loop {
             let message = queue.recv_timeout(BEAT.saturating_sub(last_beat.elapsed()));
             let written = match message {
-                Ok(message) => stream.write_all(&message),
+                Ok(message) => {
+                    let written = stream.write_all(&message);
+                    if let Some(peer) = &self.peers[process] {
+                        peer.unsent.fetch_sub(1, Ordering::AcqRel);
+                    }
+                    written
+                }
                 Err(RecvTimeoutError::Timeout) => Ok(()),
                 Err(RecvTimeoutError::Disconnected) => return,
             };

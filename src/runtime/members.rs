@@ -180,10 +180,10 @@ impl<E: Event> Processes for AllProcesses<E> {
             for process in self.cluster.others() {
                 let asked = self.cluster.begin(process, &request, &[]);
                 let (answered, cluster) = (answered.clone(), &self.cluster);
-                scope.spawn(move || answered.send((process, report(cluster.finish(process, asked, NO_LIMIT)))));
+                scope.spawn(move || drop(answered.send((process, report(cluster.finish(process, asked, NO_LIMIT))))));
             }
             let (answered, node) = (answered.clone(), &self.node);
-            scope.spawn(move || answered.send((0, node.obey(command))));
+            scope.spawn(move || drop(answered.send((0, node.obey(command)))));
             let mut given_up = false;
             for (process, report) in answers.iter().take(processes) {
                 if let (Report::Failed(_), Command::Batch { attempt, .. }, false) = (&report, command, given_up) {

@@ -16,6 +16,7 @@ use crate::layers::{
     is_broken_exchange,
 };
 use crate::log::{Event, EventType, Log, LogError, LogOptions, Share, SystemClock, Tick, place};
+use crate::operators::Codec;
 use crate::runs::{Audit, GenerationError, GenerationStore, ViewInfo};
 use crate::serving::{Answer, Read, Serving};
 use crate::storage::RealDisk;
@@ -59,6 +60,8 @@ pub struct ServerOptions {
     pub batch_events: u64,
     /// Generations that are kept on disk: the newest, and some to fall back to.
     pub keep_generations: usize,
+    /// How rows are written that go to another process.
+    pub exchange: Codec,
 }
 
 impl Default for ServerOptions {
@@ -70,6 +73,7 @@ impl Default for ServerOptions {
             history: Duration::from_secs(5),
             batch_events: BATCH_EVENTS_MAX,
             keep_generations: KEEP_GENERATIONS,
+            exchange: Codec::default(),
         }
     }
 }
@@ -190,7 +194,7 @@ impl<E: Event> Server<E> {
         let (process, processes) = (membership.process, membership.processes());
         let log_options = LogOptions { share: Share { index: process as u32, of: processes as u32 }, ..log_options };
         let log = open_share::<E>(cluster, dir, log_options)?;
-        let crew = Crew::new(options.workers, process, processes, Arc::new(cluster.clone()));
+        let crew = Crew::new(options.workers, process, processes, Arc::new(cluster.clone())).codec(options.exchange);
         let node = Arc::new(start_node(&program, &log, &options, crew)?);
         // Never dropped: its workers cannot be waited for without those of the other processes. The process ends instead.
         std::mem::forget(Arc::clone(&node));

@@ -42,6 +42,17 @@ fn held<K: Data, V: Data>(
 
 impl<K: Data, V: Data + Serialize> Held<K, V> {
     fn view(&self) -> Arc<dyn View> {
+        ShardedView::<Rows<K, V>>::assemble(info(), self.shards(), Portion::whole(self.shards as usize))
+    }
+
+    /// The view as the processes of a cluster have it, one shard each.
+    fn portions(&self) -> Vec<Arc<dyn View>> {
+        let of = self.shards as usize;
+        let portion = |(first, shard)| ShardedView::<Rows<K, V>>::assemble(info(), vec![shard], Portion { first, of });
+        self.shards().into_iter().enumerate().map(portion).collect()
+    }
+
+    fn shards(&self) -> Vec<Arc<dyn Any + Send + Sync>> {
         let shards = (0..self.shards).map(|shard| {
             let mine = |key: &K| bucket(key) % self.shards == shard;
             let rows = self.base.iter().filter(|(key, ..)| mine(key));
@@ -55,8 +66,7 @@ impl<K: Data, V: Data + Serialize> Held<K, V> {
             let shard = ViewShard::<Rows<K, V>> { base: Arc::new(Levels::of(runs.to_vec())), published: Arc::new(published) };
             Arc::new(shard) as Arc<dyn Any + Send + Sync>
         });
-        let info = ViewInfo { name: "view".into(), key: vec!["a".into(), "b".into()], value: Vec::new() };
-        ShardedView::<Rows<K, V>>::assemble(info, shards.collect(), Portion::whole(self.shards as usize))
+        shards.collect()
     }
 
     fn at(&self, tick: u64) -> Model<K, V> {
@@ -64,6 +74,29 @@ impl<K: Data, V: Data + Serialize> Held<K, V> {
         let all: Vec<_> = self.base.iter().cloned().chain(changes.map(|(key, val, _, n)| (key.clone(), val.clone(), *n))).collect();
         model(&all)
     }
+}
+
+fn info() -> ViewInfo {
+    ViewInfo { name: "view".into(), key: vec!["a".into(), "b".into()], value: Vec::new() }
+}
+
+/// What the processes of a cluster answer together. All name the same owner of a key, and nobody else has rows of it.
+fn together(portions: &[Arc<dyn View>], at: Tick, query: &Query) -> Vec<AnswerRow> {
+    let read = |portion: &Arc<dyn View>, query: &Query| portion.read(at, query).expect("the tick is readable and the keys are keys");
+    let Query::Get(keys) = query else {
+        let parts = portions.iter().map(|portion| read(portion, query)).collect();
+        return portions[0].merge(query, parts).expect("answers can be read again");
+    };
+    let of_key = |key: &Value| {
+        let query = Query::Get(vec![key.clone()]);
+        let owner = portions[0].owner(key).expect("a key");
+        for (number, portion) in portions.iter().enumerate() {
+            assert_eq!(portion.owner(key), Ok(owner));
+            assert!(number == owner || read(portion, &query).is_empty());
+        }
+        read(&portions[owner], &query)
+    };
+    keys.iter().flat_map(of_key).collect()
 }
 
 /// Rows of the model whose key is wanted, by key, then by value.
@@ -84,8 +117,12 @@ fn reads_match<K: Data + Debug, V: Data + Debug>(key: impl Strategy<Value = K> +
         proptest::option::of(key),
     );
     holds(asked, |(held, tick, limit, keys, from, to)| {
-        let (view, model) = (held.view(), held.at(tick));
-        let read = |query: Query| view.read(Tick(tick), &query).expect("the tick is readable and the keys are keys");
+        let (view, portions, model) = (held.view(), held.portions(), held.at(tick));
+        let read = |query: Query| {
+            let rows = view.read(Tick(tick), &query).expect("the tick is readable and the keys are keys");
+            assert_eq!(together(&portions, Tick(tick), &query), rows, "asked of a cluster: {query:?}");
+            rows
+        };
 
         let mut asked: Vec<K> = model.keys().map(|(key, _)| key.clone()).step_by(3).collect();
         asked.extend(keys);
@@ -135,7 +172,9 @@ fn prefixes_match<K: Data + Debug>(
 ) {
     let asked = (held(key, 0i64..3), BASE - 1..UPPER, prop_oneof![0usize..10, Just(usize::MAX)], prefix);
     holds(asked, |(held, tick, limit, prefix)| {
-        let got = held.view().read(Tick(tick), &Query::Prefix { prefix: prefix.clone(), limit }).expect("the tick is readable");
+        let query = Query::Prefix { prefix: prefix.clone(), limit };
+        let got = held.view().read(Tick(tick), &query).expect("the tick is readable");
+        prop_assert_eq!(&together(&held.portions(), Tick(tick), &query), &got);
         prop_assert_eq!(got, rows(&held.at(tick), |key| begins(key, &prefix), limit));
         Ok(())
     });

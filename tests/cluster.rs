@@ -1,0 +1,339 @@
+//! Processes that find each other, talk, and notice a loss: several in one test process, each with its own address.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use lambdaflow::cluster::{AskError, Cluster, ClusterError, ClusterOptions, Handler, Membership, ProgramId};
+use lambdaflow::layers::Links;
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Addresses that were free a moment ago.
+fn addresses(processes: usize) -> Vec<String> {
+    let listeners: Vec<_> = (0..processes).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    listeners.iter().map(|listener| listener.local_addr().expect("it is bound").to_string()).collect()
+}
+
+fn options(addresses: &[String], process: usize) -> ClusterOptions {
+    ClusterOptions {
+        membership: Membership { process, workers: 2, addresses: addresses.to_vec() },
+        token: "secret".to_owned(),
+        connect_timeout: PATIENCE,
+        peer_timeout: PATIENCE,
+    }
+}
+
+fn program() -> ProgramId {
+    let text = |text: &str| text.to_owned();
+    ProgramId {
+        dataflow: text("visits"),
+        version: text("version 1"),
+        fingerprint: text("00"),
+        event: text("Visit"),
+        options: vec![(text("--history"), text("5000 ms"))],
+    }
+}
+
+/// Starts all at once, and waits for what became of each.
+fn meet(starts: Vec<(ClusterOptions, ProgramId)>) -> Vec<Result<Cluster, ClusterError>> {
+    let starting = starts.into_iter().map(|(options, program)| std::thread::spawn(move || Cluster::join(&options, program)));
+    let starting: Vec<_> = starting.collect();
+    starting.into_iter().map(|cluster| cluster.join().expect("joining does not panic")).collect()
+}
+
+fn meet_all(processes: usize) -> Vec<Cluster> {
+    let addresses = addresses(processes);
+    let met = meet((0..processes).map(|process| (options(&addresses, process), program())).collect());
+    met.into_iter().map(|cluster| cluster.unwrap_or_else(|error| panic!("{error}"))).collect()
+}
+
+/// Answers with the number of bytes that came along.
+struct Counts {
+    process: usize,
+    asked: AtomicUsize,
+}
+
+impl Handler for Counts {
+    fn answer(&self, from: usize, request: Value, body: Vec<u8>) -> Value {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if request == json!("sleep") {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        json!({"process": self.process, "from": from, "request": request, "bytes": body.len()})
+    }
+}
+
+#[test]
+fn everybody_can_ask_everybody_and_large_messages_arrive() {
+    let clusters = meet_all(3);
+    for (process, cluster) in clusters.iter().enumerate() {
+        cluster.handle(Arc::new(Counts { process, asked: AtomicUsize::new(0) }));
+    }
+    std::thread::scope(|scope| {
+        for (from, cluster) in clusters.iter().enumerate() {
+            scope.spawn(move || {
+                for round in 0..50usize {
+                    let body = vec![7; if round == 49 { 20 << 20 } else { round }];
+                    let asked: Vec<_> = cluster.others().map(|to| (to, cluster.begin(to, &json!(round), &body))).collect();
+                    for (to, asked) in asked {
+                        let answer = cluster.finish(to, asked, PATIENCE).expect("all live");
+                        assert_eq!(answer, json!({"process": to, "from": from, "request": round, "bytes": body.len()}));
+                    }
+                }
+            });
+        }
+    });
+    let late = clusters[0].ask(1, &json!("sleep"), &[], Duration::from_millis(20));
+    assert!(matches!(late, Err(AskError::Late { .. })), "{late:?}");
+}
+
+#[test]
+fn what_is_asked_before_anybody_answers_waits() {
+    let clusters = meet_all(2);
+    let asked = clusters[1].begin(0, &json!("early"), &[]);
+    clusters[0].handle(Arc::new(Counts { process: 0, asked: AtomicUsize::new(0) }));
+    assert_eq!(clusters[1].finish(0, asked, PATIENCE).expect("both live")["request"], "early");
+}
+
+#[test]
+fn statements_come_in_order_and_ticks_are_known() {
+    let clusters = meet_all(2);
+    clusters[0].tell_all(&json!(1));
+    clusters[0].tell_all(&json!([2]));
+    clusters[0].set_tick(77);
+    assert_eq!(clusters[1].hear::<u64>(0), Ok(1));
+    assert_eq!(clusters[1].hear::<Vec<u64>>(0), Ok(vec![2]));
+    let deadline = Instant::now() + PATIENCE;
+    while clusters[1].tick() != 77 {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_closed_connection_a_goodbye_and_silence_are_noticed_by_all() {
+    let lost = |cluster: &Cluster| cluster.wait_for_loss(PATIENCE).expect("somebody is gone");
+    // Closed.
+    let clusters = meet_all(3);
+    let asked = clusters[0].begin(1, &json!("never answered"), &[]);
+    clusters[1].hang_up();
+    for survivor in [0, 2] {
+        let lost = lost(&clusters[survivor]);
+        assert!(matches!(&lost, ClusterError::Lost { process: 1, .. }), "{lost}");
+        assert_eq!(lost.exit_code(), 4);
+    }
+    assert!(matches!(clusters[0].finish(1, asked, PATIENCE), Err(AskError::Lost(_))));
+    assert!(clusters[0].connect("speed", 0, &AtomicBool::new(false)).is_err_and(|why| why.contains("process 1")));
+
+    // Goodbye.
+    let clusters = meet_all(3);
+    clusters[2].leave("its disk is full");
+    for survivor in [0, 1] {
+        let lost = lost(&clusters[survivor]);
+        assert!(matches!(&lost, ClusterError::Stopped { process: 2, why, .. } if why == "its disk is full"), "{lost}");
+    }
+
+    // Silence: it met the others, and then its threads stand still.
+    let addresses = addresses(2);
+    let silent = ClusterOptions { peer_timeout: Duration::from_millis(600), ..options(&addresses, 0) };
+    let dialling = std::thread::spawn({
+        let (address, addresses) = (addresses[0].clone(), addresses.clone());
+        move || {
+            let mut stream = dial(&address);
+            say(&mut stream, &hello(&addresses, 1));
+            let mut reply = [0; 10];
+            stream.read_exact(&mut reply).expect("a reply");
+            stream
+        }
+    });
+    let cluster = Cluster::join(&silent, program()).unwrap_or_else(|error| panic!("{error}"));
+    let began = Instant::now();
+    let gone = lost(&cluster);
+    assert!(matches!(&gone, ClusterError::Lost { process: 1, why, .. } if why.contains("nothing was heard")), "{gone}");
+    assert!(began.elapsed() >= Duration::from_millis(500));
+    drop(dialling.join());
+}
+
+#[test]
+fn those_who_are_done_may_go() {
+    let clusters = meet_all(3);
+    std::thread::scope(|scope| {
+        let parting = clusters.iter().map(|cluster| {
+            scope.spawn(move || {
+                let parted = cluster.wait_until_done(0).and_then(|()| cluster.part());
+                cluster.hang_up();
+                parted
+            })
+        });
+        // Process 0 waits for nobody to say that it is done.
+        let parted: Vec<_> = parting.collect();
+        for parted in parted {
+            assert_eq!(parted.join().expect("parting does not panic"), Ok(()));
+        }
+    });
+    assert!(clusters.iter().all(|cluster| cluster.lost().is_none()));
+}
+
+#[test]
+fn graphs_get_connections_of_their_own() {
+    let clusters = meet_all(3);
+    std::thread::scope(|scope| {
+        for (own, cluster) in clusters.iter().enumerate() {
+            scope.spawn(move || {
+                for (name, number) in [("speed", 0), ("batch", 1), ("batch", 2)] {
+                    let streams = cluster.connect(name, number, &AtomicBool::new(false)).expect("all connect");
+                    assert!(streams[own].is_none());
+                    for (other, stream) in streams.iter().enumerate().filter_map(|(other, stream)| Some((other, stream.as_ref()?))) {
+                        let text = |from: usize, to: usize| format!("{name} {number} from {from} to {to}");
+                        let mut stream = stream;
+                        stream.write_all(text(own, other).as_bytes()).expect("it is open");
+                        let mut heard = vec![0; text(other, own).len()];
+                        stream.read_exact(&mut heard).expect("it is open");
+                        assert_eq!(String::from_utf8_lossy(&heard), text(other, own));
+                    }
+                }
+            });
+        }
+    });
+    // Given up by one, the other gives up when it is told to; the next number is not disturbed by what is left.
+    let stop = AtomicBool::new(true);
+    assert!(clusters[2].connect("batch", 3, &stop).is_ok_and(|streams| streams.iter().flatten().count() == 2));
+    assert!(clusters[0].connect("batch", 3, &AtomicBool::new(true)).is_err());
+    std::thread::scope(|scope| {
+        for cluster in &clusters {
+            scope.spawn(move || cluster.connect("batch", 4, &AtomicBool::new(false)).expect("all connect"));
+        }
+    });
+}
+
+#[test]
+fn processes_that_were_started_differently_refuse_each_other() {
+    type Change = fn(&mut ClusterOptions, &mut ProgramId);
+    let changes: [(&str, Change); 7] = [
+        ("-w 3", |options, _| options.membership.workers = 3),
+        ("-n 3", |options, _| options.membership.addresses.push("127.0.0.1:9".to_owned())),
+        ("address 1 of its hostfile", |options, _| options.membership.addresses[1] = "127.0.0.1:9".to_owned()),
+        ("the dataflow other", |_, program| program.dataflow = "other".to_owned()),
+        ("the program's version 2", |_, program| program.version = "version 2".to_owned()),
+        ("events of type Other", |_, program| program.event = "Other".to_owned()),
+        ("--history 9 ms", |_, program| program.options[0].1 = "9 ms".to_owned()),
+    ];
+    for (difference, change) in changes {
+        let addresses = addresses(2);
+        let mut starts: Vec<_> = (0..2).map(|process| (options(&addresses, process), program())).collect();
+        let (changed, program) = &mut starts[1];
+        change(changed, program);
+        for met in meet(starts) {
+            let error = met.err().unwrap_or_else(|| panic!("{difference} goes unnoticed"));
+            assert!(matches!(&error, ClusterError::Mismatch(what) if what.contains(difference)), "{difference}: {error}");
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
+}
+
+#[test]
+fn who_does_not_come_is_named() {
+    let addresses = addresses(3);
+    let short = |process| ClusterOptions { connect_timeout: Duration::from_millis(500), ..options(&addresses, process) };
+    let met = meet(vec![(short(0), program()), (short(2), program())]);
+    for met in met {
+        let error = met.err().expect("process 1 is absent");
+        assert!(matches!(&error, ClusterError::Absent { missing, .. } if missing.contains("process 1 (")), "{error}");
+        assert!(!error.to_string().contains("process 0") || !error.to_string().contains("process 2"), "{error}");
+        assert_eq!(error.exit_code(), 4);
+    }
+}
+
+#[test]
+fn another_cluster_and_a_second_of_the_same_number_stay_outside() {
+    let addresses = addresses(2);
+    let first = std::thread::spawn({
+        let options = options(&addresses, 0);
+        move || Cluster::join(&options, program())
+    });
+    let other = ClusterOptions { token: "another".to_owned(), connect_timeout: Duration::from_millis(300), ..options(&addresses, 1) };
+    let refused = Cluster::join(&other, program()).err().expect("its token differs");
+    assert!(refused.to_string().contains("tokens differ"), "{refused}");
+    let second = Cluster::join(&options(&addresses, 1), program()).unwrap_or_else(|error| panic!("{error}"));
+    let first = first.join().expect("joining does not panic").unwrap_or_else(|error| panic!("{error}"));
+
+    // The address of the one that is there is taken; it says hello all the same.
+    let mut stream = dial(&addresses[0]);
+    say(&mut stream, &hello(&addresses, 1));
+    assert!(hear(&mut stream).contains("there is a process 1 already"));
+    assert!(first.lost().is_none() && second.lost().is_none());
+}
+
+/// Strangers on the cluster's address, before and after the processes have met.
+#[test]
+fn strangers_do_not_disturb() {
+    let addresses = addresses(2);
+    let joining = std::thread::spawn({
+        let options = options(&addresses, 0);
+        move || Cluster::join(&options, program())
+    });
+    let strangers = |address: &str| {
+        let mut http = dial(address);
+        http.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("it is open");
+        let mut garbage = dial(address);
+        garbage.write_all(&[0xFF; 4096]).unwrap_or_default();
+        let mut long = dial(address);
+        long.write_all(b"LFCL\x01\x00\xFF\xFF\xFF\xFF").expect("it is open");
+        let mut wrong = dial(address);
+        say(&mut wrong, &json!({"hello": "world"}));
+        let mut newer = dial(address);
+        newer.write_all(b"LFCL\x09\x00\x00\x00\x00\x00").expect("it is open");
+        let silent: Vec<_> = (0..100).map(|_| dial(address)).collect();
+        // All that said something wrong are turned away.
+        for mut stream in [http, garbage, long, wrong, newer] {
+            let mut rest = Vec::new();
+            let closed = stream.read_to_end(&mut rest);
+            assert!(rest.is_empty(), "{closed:?}, {rest:?}");
+        }
+        silent
+    };
+    let before = strangers(&addresses[0]);
+    // Strangers who say nothing take all handshakes that go on at a time; they lose them after a few seconds.
+    let second = Cluster::join(&options(&addresses, 1), program()).unwrap_or_else(|error| panic!("{error}"));
+    let first = joining.join().expect("joining does not panic").unwrap_or_else(|error| panic!("{error}"));
+    drop(before);
+    let after = strangers(&addresses[0]);
+    first.handle(Arc::new(Counts { process: 0, asked: AtomicUsize::new(0) }));
+    assert_eq!(second.ask(0, &json!("still there?"), &[], PATIENCE).expect("both live")["process"], 0);
+    drop(after);
+}
+
+fn dial(address: &str) -> TcpStream {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match TcpStream::connect(address) {
+            Ok(stream) => return stream,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A handshake's message, as another implementation would write it.
+fn say(stream: &mut TcpStream, message: &Value) {
+    let body = message.to_string();
+    let header = [&b"LFCL\x01\x00"[..], &(body.len() as u32).to_le_bytes()].concat();
+    stream.write_all(&[&header, body.as_bytes()].concat()).expect("it is open");
+}
+
+fn hear(stream: &mut TcpStream) -> String {
+    let mut heard = Vec::new();
+    stream.read_to_end(&mut heard).expect("it answers and closes");
+    String::from_utf8_lossy(&heard).into_owned()
+}
+
+fn hello(addresses: &[String], process: usize) -> Value {
+    json!({
+        "token": "secret", "process": process, "workers": 2, "addresses": addresses, "life": "0123", "channel": "Talk",
+        "program": {"dataflow": "visits", "version": "version 1", "fingerprint": "00", "event": "Visit", "options": [["--history", "5000 ms"]]},
+    })
+}

@@ -13,6 +13,7 @@
 //! | `load` | answers stay exact while a generator appends and generations change |
 //! | `log` | producers, redaction, copies: what the commands do to a log |
 //! | `memory` | views that do not fit into memory |
+//! | `scripts` | a cluster on several machines |
 
 mod bank;
 mod cli;
@@ -26,6 +27,7 @@ mod launch;
 mod load;
 mod log;
 mod memory;
+mod scripts;
 #[path = "../../../tests/faults/tools.rs"]
 #[allow(dead_code, reason = "the log's tests use the rest")]
 mod tools;

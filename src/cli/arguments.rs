@@ -1,5 +1,6 @@
 //! What can be said on the command line.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,6 +33,15 @@ pub(crate) enum Command {
     /// Serve a dataflow's views over a log, and take events.
     #[command(before_help = "Example:\n  lambdaflow run web_analytics --log /tmp/web -w 2 --listen 127.0.0.1:7070")]
     Run(Run),
+    /// Start all processes of a cluster on this machine, and start them again when one dies.
+    ///
+    /// What follows the options is the command, with its arguments: `run` or `audit --log`. Process 0's results go to stdout, all
+    /// else to stderr, each line under the number of its process. Ctrl-C stops all, a second one kills. Exit code: that of the
+    /// process that failed first, 128 and the number of the signal if one ended it.
+    #[command(
+        before_help = "Example:\n  lambdaflow launch -n 4 -w 2 run web_analytics --log /tmp/web\n  lambdaflow launch -n 4 -w 2 audit web_analytics --log /tmp/web"
+    )]
+    Launch(Launch),
     /// Append the events of a file to a log, or to a running server with --to.
     #[command(
         before_help = "Example:\n  lambdaflow ingest web_analytics --log /tmp/web --on-error skip --rejects /tmp/rejects access.log\n  lambdaflow generate web_analytics | lambdaflow ingest web_analytics --to http://127.0.0.1:7070 -"
@@ -100,6 +110,25 @@ pub(crate) struct Run {
     /// What an acknowledged append survives: a power cut, the end of the process, nothing.
     #[arg(long, default_value = "sync")]
     pub durability: DurabilityArgument,
+}
+
+#[derive(Args)]
+pub(crate) struct Launch {
+    /// Processes to start.
+    #[arg(short = 'n', long, value_parser = processes)]
+    pub processes: usize,
+    /// Worker threads of each layer, in each process.
+    #[arg(short = 'w', long, alias = "threads", value_parser = workers)]
+    pub workers: Option<usize>,
+    /// How often in a row `run` is started again; counted anew after a minute of serving. Codes 2, 3, 5 and 6 end it for good.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub restarts: u32,
+    /// How long processes that are told to stop may take; then they are killed.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub stop_timeout: Duration,
+    /// What each process is to do, with its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["COMMAND", "ARGUMENTS"])]
+    pub command: Vec<OsString>,
 }
 
 /// Who computes. The short forms are those of all timely programs.

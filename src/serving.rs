@@ -201,14 +201,13 @@ impl Serving {
         }
     }
 
-    /// Serves from now on what `next` holds. Waits until it has come as far as the answers given so far; `false` if it did
-    /// not within `patience`, and then nothing changed.
-    pub fn switch(&self, next: Served, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
+    /// Serves from now on what `next` holds. Waits until it has come as far as the answers given so far; `false` if that was
+    /// `given_up`, and then nothing changed.
+    pub fn switch(&self, next: Served, given_up: impl Fn() -> bool) -> bool {
         let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
         let reached = self.current.load().frontier();
         while next.upper() < reached {
-            if Instant::now() > deadline {
+            if given_up() {
                 return false;
             }
             std::thread::sleep(Duration::from_micros(100));

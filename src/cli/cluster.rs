@@ -69,6 +69,7 @@ fn end_with(cluster: &Cluster, stopping: &AtomicBool) {
         waited += pause;
     }
     if !stopping.swap(true, Ordering::AcqRel) {
+        cluster.flush();
         let _ = writeln!(std::io::stderr(), "error: {lost}");
         std::process::exit(lost.exit_code().into());
     }

@@ -84,6 +84,8 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
         Some((message, code)) => {
             if let Some(cluster) = &cluster {
                 cluster.leave(&message);
+                // Its threads wait for workers that wait for the other processes. The process ends instead.
+                std::mem::forget(server);
             }
             Err(Failure::new(message, code))
         }

@@ -1,4 +1,4 @@
-//! What processes say to each other: requests and their answers, statements at the start, beats, and a goodbye.
+//! What processes say to each other: requests and their answers, statements at the start, beats, who was lost, and a goodbye.
 //!
 //! ```text
 //! byte  0  1  kind        9  4  bytes of the head, little-endian
@@ -17,8 +17,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::hello::ProgramId;
@@ -45,6 +45,7 @@ const STATEMENT: u8 = 3;
 const GOODBYE: u8 = 4;
 const DONE: u8 = 5;
 const DONE_HEARD: u8 = 6;
+const LOSS: u8 = 7;
 
 /// Carries out what other processes ask.
 pub trait Handler: Send + Sync {
@@ -89,6 +90,13 @@ struct Inner {
     state: Mutex<State>,
     changed: Condvar,
     leaving: AtomicBool,
+}
+
+/// How a process was lost, for the others.
+#[derive(Serialize, Deserialize)]
+struct Loss {
+    why: String,
+    stopped: bool,
 }
 
 #[derive(Default)]
@@ -313,10 +321,15 @@ impl Cluster {
     }
 
     /// Waits until what was said is on its way, as long as somebody may still be listening.
-    fn flush(&self) {
+    pub fn flush(&self) {
         let deadline = Instant::now() + FLUSH;
-        let unsent = |peer: &Peer| peer.unsent.load(Ordering::Acquire) > 0;
-        while Instant::now() < deadline && self.inner.peers.iter().flatten().any(unsent) {
+        let gone = match self.lost() {
+            Some(ClusterError::Lost { process, .. } | ClusterError::Stopped { process, .. }) => Some(process),
+            _ => None,
+        };
+        let listening =
+            || self.inner.peers.iter().enumerate().filter(|(process, _)| Some(*process) != gone).filter_map(|(_, peer)| peer.as_ref());
+        while Instant::now() < deadline && listening().any(|peer| peer.unsent.load(Ordering::Acquire) > 0) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -360,6 +373,18 @@ fn value(message: &impl Serialize) -> Value {
     serde_json::to_value(message).expect("messages between processes can be written as JSON")
 }
 
+fn message(kind: u8, number: u64, head: &Value, body: &[u8]) -> Vec<u8> {
+    let head = head.to_string();
+    let mut message = Vec::with_capacity(HEADER_BYTES + head.len() + body.len());
+    message.push(kind);
+    message.extend(number.to_le_bytes());
+    message.extend((head.len() as u32).to_le_bytes());
+    message.extend((body.len() as u64).to_le_bytes());
+    message.extend(head.as_bytes());
+    message.extend(body);
+    message
+}
+
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), ClusterError> {
     let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(body);
     spawned.map(drop).map_err(|error| ClusterError::Hosts(format!("cannot start a thread: {error}")))
@@ -376,17 +401,19 @@ impl Inner {
 
     fn send(&self, process: usize, kind: u8, number: u64, head: &Value, body: &[u8]) {
         let Some(peer) = &self.peers[process] else { return };
-        let head = head.to_string();
-        let mut message = Vec::with_capacity(HEADER_BYTES + head.len() + body.len());
-        message.push(kind);
-        message.extend(number.to_le_bytes());
-        message.extend((head.len() as u32).to_le_bytes());
-        message.extend((body.len() as u64).to_le_bytes());
-        message.extend(head.as_bytes());
-        message.extend(body);
         peer.unsent.fetch_add(1, Ordering::AcqRel);
         // A process that is gone is noticed elsewhere.
-        let _ = peer.outgoing.send(message);
+        let _ = peer.outgoing.send(message(kind, number, head, body));
+    }
+
+    /// Tells the others who was lost, before they see this process go: all name the same one. Waits for nobody.
+    fn pass_on(&self, lost: usize, loss: &Loss) {
+        for peer in self.peers.iter().flatten() {
+            peer.unsent.fetch_add(1, Ordering::AcqRel);
+            if peer.outgoing.try_send(message(LOSS, lost as u64, &value(loss), &[])).is_err() {
+                peer.unsent.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
     }
 
     fn silence(&self, peer: &Peer) -> Duration {
@@ -414,6 +441,9 @@ impl Inner {
         }
         let mut state = self.lock();
         if state.lost.is_none() {
+            if process != self.mesh.membership.process {
+                self.pass_on(process, &Loss { why: why.clone(), stopped });
+            }
             let address = self.mesh.membership.addresses[process].clone();
             let why = why.clone();
             state.lost =
@@ -524,10 +554,21 @@ impl Inner {
                 self.send(process, DONE_HEARD, 0, &Value::Null, &[]);
             }
             DONE_HEARD => self.note(&peer.knows_done),
+            LOSS => self.hear_of(process, number as usize, serde_json::from_value(head)?),
             GOODBYE => return Ok(Some(head.as_str().unwrap_or("it stopped").to_owned())),
             kind => return Err(std::io::Error::other(format!("a message of unknown kind {kind}"))),
         }
         Ok(None)
+    }
+
+    /// Another process has lost one, and is about to end.
+    fn hear_of(&self, process: usize, lost: usize, Loss { why, stopped }: Loss) {
+        let who = self.mesh.membership.name(process);
+        if lost == self.mesh.membership.process {
+            self.lose(process, format!("it gave this process up: {why}"));
+        } else if lost < self.peers.len() {
+            self.end(lost, format!("{why}, as {who} noticed"), stopped);
+        }
     }
 
     /// Reads in parts, and notes with each that the process is there.

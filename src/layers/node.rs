@@ -25,7 +25,7 @@ use super::speed::{SpeedGraph, SpeedWorkers};
 /// A new speed graph is switched to once it is this close to the one being served; the rest of the way answers wait.
 const CLOSE_TICKS: u64 = 20;
 /// How long a step waits for a graph before the cycle is given up.
-pub(super) const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// What Rust's own programs exit with after a panic.
 const EXIT_CODE_PANIC: u8 = 101;
 /// A batch of more steps than two to this would use numbers of graphs twice.
@@ -452,7 +452,10 @@ impl<E: Event> Node<E> {
         reach(Step::HandoverBeforeSwitch);
         let Some(graph) = self.state().adopted.clone() else { return Err(nothing_computed()) };
         let served = Served::new(graph.base.id, graph.base.frontier, graph.views.clone(), Arc::clone(&graph.history));
-        if !self.serving.switch(served, PATIENCE) {
+        // It cannot catch up when another process stops, which happens in this very moment, too.
+        let deadline = Instant::now() + PATIENCE;
+        let given_up = || Instant::now() > deadline || self.stop.load(Ordering::Acquire) || self.failure_of(&graph).is_some();
+        if !self.serving.switch(served, given_up) {
             return Err(failed("the new speed graph did not catch up", 1));
         }
         reach(Step::HandoverAfterSwitch);

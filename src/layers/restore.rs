@@ -18,7 +18,7 @@ use crate::runs::{Generation, GenerationError, GenerationStore, History, LogRang
 use crate::serving::Served;
 
 use super::control::{Report, Restored};
-use super::node::{Node, Outcome, PATIENCE, Standing, failed, failed_by};
+use super::node::{Node, Outcome, Standing, failed, failed_by};
 
 impl<E: Event> Node<E> {
     /// Finds the newest generation that can be gone on with, or else the newest of another version whose views can be read.
@@ -122,7 +122,7 @@ impl<E: Event> Node<E> {
         let Some(standing) = &state.standing else { return Err(failed("no views stand", 1)) };
         let (id, frontier) = (standing.manifest.id, standing.manifest.frontier);
         let history = Arc::new(History::new(frontier.0.saturating_sub(1), 0));
-        self.serving.switch(Served::new(id, frontier, standing.views.clone(), history), PATIENCE);
+        self.serving.switch(Served::new(id, frontier, standing.views.clone(), history), || false);
         Ok(Report::Done)
     }
 }

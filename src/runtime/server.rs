@@ -407,7 +407,11 @@ impl<E: Event> Shared<E> {
                 }
                 let failure = advanced.err().map(|error| (error.to_string(), error.exit_code()));
                 if let Some((error, exit_code)) = failure.or_else(|| shared.node.failure().map(|failure| shared.reason_of(failure))) {
-                    tracing::error!(%error, "this process cannot go on; answers stay where they are");
+                    match shared.has_lost_a_process() {
+                        // Whoever ends the process says so.
+                        true => tracing::debug!(%error, "this process cannot go on without another"),
+                        false => tracing::error!(%error, "this process cannot go on; answers stay where they are"),
+                    }
                     lock(&shared.progress).fatal = Some((error, exit_code));
                     return;
                 }
@@ -453,6 +457,10 @@ impl<E: Event> Shared<E> {
     fn reason_of(&self, (message, exit_code): (String, u8)) -> (String, u8) {
         let lost = self.cluster.as_ref().filter(|_| is_broken_exchange(&message)).and_then(|cluster| cluster.wait_for_loss(LOSS_PATIENCE));
         lost.map_or((message, exit_code), |lost| (lost.to_string(), lost.exit_code()))
+    }
+
+    fn has_lost_a_process(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.lost().is_some())
     }
 
     fn processes(&self) -> Vec<ProcessStatus> {
@@ -504,7 +512,10 @@ impl<E: Event> Shared<E> {
             Err(CycleError::Step { step: "the cycle".to_owned(), process: 0, reason, exit_code: 1 })
         });
         if let Err(error) = &ended {
-            tracing::error!(%error, "a batch cycle ended without a handover");
+            match self.has_lost_a_process() {
+                true => tracing::debug!(%error, "a batch cycle ended with the cluster"),
+                false => tracing::error!(%error, "a batch cycle ended without a handover"),
+            }
             lock(&self.progress).last_error = Some(error.to_string());
         }
         ended

@@ -27,6 +27,14 @@ impl Difference {
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.more == 0 && !self.unread
     }
+
+    /// Adds what another process found in the same view. At most `limit` rows are listed.
+    pub fn add(&mut self, other: Self, limit: usize) {
+        self.rows.extend(other.rows);
+        self.more += other.more + self.rows.len().saturating_sub(limit) as u64;
+        self.rows.truncate(limit);
+        self.unread |= other.unread;
+    }
 }
 
 /// Views by name.
@@ -143,5 +151,23 @@ impl From<DifferencePart> for Difference {
         let DifferencePart { view, mut new, old, more } = part;
         new.extend(old);
         Self { view, rows: new, more, unread: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_several_processes_find_in_a_view_is_one_difference() {
+        let found = |keys: std::ops::Range<u64>, more| {
+            let rows = keys.map(|key| AnswerRow { key: key.into(), value: Value::Null, count: 1 }).collect();
+            Difference { view: "v".to_owned(), rows, more, unread: false }
+        };
+        let mut all = found(0..2, 0);
+        all.add(found(2..5, 7), 3);
+        assert_eq!(all, found(0..3, 9));
+        all.add(Difference { unread: true, ..Difference::default() }, 3);
+        assert!(all.unread && all.rows.len() == 3 && all.more == 9);
     }
 }

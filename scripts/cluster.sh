@@ -108,6 +108,7 @@ start() {
 
 work=$(mktemp -d)
 feeders=() running=() interrupted=
+# shellcheck disable=SC2317 # Traps call it.
 stop() {
     interrupted=yes
     [ ${#feeders[@]} = 0 ] || kill "${feeders[@]}" 2> /dev/null || true

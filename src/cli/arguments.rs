@@ -35,11 +35,11 @@ pub(crate) enum Command {
     Run(Run),
     /// Start all processes of a cluster on this machine, and start them again when one dies.
     ///
-    /// What follows the options is the command, with its arguments: `run` or `audit --log`. Process 0's results go to stdout, all
+    /// What follows the options is the command, with its arguments: `run`, `audit --log`, `oracle` or `diff`. Process 0's results go to stdout, all
     /// else to stderr, each line under the number of its process. Ctrl-C stops all, a second one kills. Exit code: that of the
     /// process that failed first, 128 and the number of the signal if one ended it.
     #[command(
-        before_help = "Example:\n  lambdaflow launch -n 4 -w 2 run web_analytics --log /tmp/web\n  lambdaflow launch -n 4 -w 2 audit web_analytics --log /tmp/web"
+        before_help = "Example:\n  lambdaflow launch -n 4 -w 2 run web_analytics --log /tmp/web\n  lambdaflow launch -n 4 -w 2 audit web_analytics --log /tmp/web\n  lambdaflow launch -n 4 oracle nexmark"
     )]
     Launch(Launch),
     /// Append the events of a file to a log, or to a running server with --to.
@@ -300,9 +300,8 @@ pub(crate) struct Oracle {
     /// What the events are made from, and where the layers are cut.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Worker threads of each layer.
-    #[arg(short = 'w', long, alias = "threads", default_value_t = 1, value_parser = workers)]
-    pub workers: usize,
+    #[command(flatten)]
+    pub processes: Processes,
     /// How to print the result.
     #[arg(long, default_value = "text")]
     pub format: Format,
@@ -315,9 +314,8 @@ pub(crate) struct Diff {
     /// Directory of the log.
     #[arg(long, value_name = "DIR")]
     pub log: PathBuf,
-    /// Worker threads that compute the new answers.
-    #[arg(short = 'w', long, alias = "threads", default_value_t = 1, value_parser = workers)]
-    pub workers: usize,
+    #[command(flatten)]
+    pub processes: Processes,
     /// Print at most this many rows of each view.
     #[arg(long, default_value_t = 100)]
     pub limit: usize,

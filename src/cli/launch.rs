@@ -141,6 +141,8 @@ impl Plan {
                 (&run.dataflow, &run.processes)
             }
             Command::Audit(audit) if audit.log.is_some() => (&audit.dataflow, &audit.processes),
+            Command::Oracle(oracle) => (&oracle.dataflow, &oracle.processes),
+            Command::Diff(diff) => (&diff.dataflow, &diff.processes),
             Command::Audit(_) => {
                 return Err(usage("--log DIR is missing\n  hint: a running server is audited without `launch`".to_owned()));
             }
@@ -235,7 +237,7 @@ impl Plan {
 }
 
 /// What `launch` starts.
-const COMMANDS: &str = "run and audit --log";
+const COMMANDS: &str = "run, audit --log, oracle and diff";
 
 /// A process that has ended.
 #[derive(Clone, Copy, Debug)]

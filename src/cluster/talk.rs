@@ -24,7 +24,7 @@ use serde_json::Value;
 use super::hello::ProgramId;
 use super::mesh::Mesh;
 use super::{ClusterError, ClusterOptions, Membership};
-use crate::layers::Links;
+use crate::layers::{Crew, Links};
 
 /// How often a process says that it is there, at the least.
 const BEAT: Duration = Duration::from_millis(50);
@@ -172,6 +172,12 @@ impl Cluster {
     /// Who takes part.
     pub fn membership(&self) -> &Membership {
         &self.inner.mesh.membership
+    }
+
+    /// The workers of all its processes, who exchange rows on its connections.
+    pub fn crew(&self) -> Crew {
+        let Membership { process, workers, .. } = *self.membership();
+        Crew::new(workers, process, self.membership().processes(), Arc::new(self.clone()))
     }
 
     /// Number and address of a process.

@@ -666,9 +666,15 @@ pub fn audit_log<E: Event>(program: &Program<E>, log: &Log<E>, workers: usize) -
     audit_all(Box::new(OneProcess(node)), log)
 }
 
-/// What the processes that audit a log together must run alike.
-pub fn audit_id<E: Event>(program: &Program<E>, exchange: Codec) -> Result<ProgramId, StartError> {
-    program_id(program, vec![("the command".to_owned(), "audit".to_owned()), exchange_id(exchange)])
+/// What processes that carry out a command together, once, must run alike: `alike` are options with their values.
+pub fn command_id<E: Event>(
+    program: &Program<E>,
+    command: &str,
+    exchange: Codec,
+    alike: Vec<(String, String)>,
+) -> Result<ProgramId, StartError> {
+    let command = [("the command".to_owned(), command.to_owned()), exchange_id(exchange)];
+    program_id(program, command.into_iter().chain(alike).collect())
 }
 
 /// As [`audit_log`], as one of the processes of a cluster over the log in `dir`, which must be there. The result is process 0's.

@@ -202,6 +202,40 @@ fn an_audit_by_several_processes_is_printed_once() {
 }
 
 #[test]
+fn several_processes_compare_a_program_with_what_is_on_disk() {
+    let dir = Dir::new();
+    let log = dir.at("log");
+    let server = Serving::start(&log, &["-w", "2", "--batch-interval", "0"]);
+    server.append(&(0..200).map(event).collect::<Vec<_>>());
+    server.post("/v1/rebuild", JSON_LINES, "").ok();
+    let compared = lambdaflow(["launch", "-n", "3", "diff", "web_analytics", "--log", &log]).exits(0);
+    assert_eq!(compared.out, "");
+    assert_eq!(compared.err.matches("[p0] no difference: generation 2 (this program computed it)").count(), 1, "{}", compared.err);
+    server.stop();
+    let nothing = dir.at("nothing");
+    lambdaflow(["launch", "-n", "2", "diff", "web_analytics", "--log", &nothing]).exits(2).says(&["[p0] error: ", "[p1] error: "]);
+}
+
+#[test]
+fn several_processes_are_compared_with_sql() {
+    let oracle = |launch: &[&str]| {
+        let more = ["oracle", "bank", "--events", "3000", "--format", "json"];
+        start(program(launch.iter().chain(&more)), "").wait()
+    };
+    let alone = oracle(&[]);
+    if alone.code == 2 && alone.err.contains("is missing") {
+        return skip("several_processes_are_compared_with_sql", &alone.err);
+    }
+    let (alone, together) = (alone.exits(0).json(), oracle(&["launch", "-n", "3", "-w", "2"]).exits(0).json());
+    assert_eq!(together["processes"], 3);
+    let rows = |report: &serde_json::Value| {
+        let views = report["views"].as_array().expect("views").iter();
+        views.map(|view| (view["view"].to_string(), view["rows"].as_u64())).collect::<Vec<_>>()
+    };
+    assert_eq!(rows(&together), rows(&alone));
+}
+
+#[test]
 fn mistakes_are_said_once_and_start_nothing() {
     for (arguments, says) in [
         (&["-n", "2"][..], "required arguments were not provided"),

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
+#[path = "cluster_support/mod.rs"]
+mod cluster_support;
+
+use cluster_support::together;
 use lambdaflow::layers::Dataflow;
+use lambdaflow::operators::Codec;
 use lambdaflow::prelude::*;
 use lambdaflow::testing::{Oracle, OracleError, Random, Report, Scale};
 
@@ -91,6 +96,24 @@ fn check(dataflow: impl Dataflow<Payment>, oracle: &Oracle<Payment>) -> Option<R
     }
 }
 
+/// What several processes find is what one does.
+fn assert_same_in_a_cluster(dataflow: impl Dataflow<Payment>, oracle: &Oracle<Payment>, alone: &Report) {
+    let dataflow: Arc<dyn Dataflow<Payment>> = Arc::new(dataflow);
+    let reports = together(3, 2, |cluster| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let scale = Scale { events: 2_000, seed: 5, workers: 2 };
+        oracle.check_in(cluster, &dataflow, scale, Codec::default(), dir.path()).unwrap_or_else(|error| panic!("{error}"))
+    });
+    let [Some(report), None, None] = &reports[..] else { panic!("process 0 alone has a report: {reports:?}") };
+    assert_eq!((report.processes, report.events, report.cuts, report.last_tick), (3, alone.events, alone.cuts, alone.last_tick));
+    assert_eq!(report.not_compared, alone.not_compared);
+    let found = |report: &Report| -> Vec<_> {
+        let views = report.views.iter();
+        views.map(|view| (view.view.clone(), view.rows, view.missing, view.extra, view.missing_shown.clone())).collect()
+    };
+    assert_eq!(found(report), found(alone));
+}
+
 #[test]
 fn right_answers_match() {
     let oracle = oracle()
@@ -102,6 +125,7 @@ fn right_answers_match() {
     let rows: Vec<(isize, isize)> = report.views.iter().map(|view| (view.rows, view.oracle_rows)).collect();
     assert_eq!(rows, [(5, 5), (5, 5), (2_000, 2_000), (0, 0)], "the last are the errors");
     assert_eq!(report.not_compared, ["unchecked"]);
+    assert_same_in_a_cluster(payments, &oracle, &report);
     assert!(1_000 < report.cuts[0].0 && report.cuts[0] < report.cuts[1] && report.cuts[1] < report.last_tick, "{report:#?}");
 }
 
@@ -125,6 +149,7 @@ fn wrong_answers_are_shown() {
     assert_eq!(found, [(1, 1), (4, 5), (0, 1), (0, 2_000)]);
     assert!(report.views[0].missing_shown[0].starts_with("[\"a\","), "{report:#?}");
     assert_eq!(report.views[2].extra_shown, ["[39]"]);
+    assert_same_in_a_cluster(odd_payments, &oracle, &report);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What can be said on the command line.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::layers::BATCH_EVENTS_MAX;
+use crate::operators::Codec;
 use crate::runtime::{KEEP_GENERATIONS, OnError};
 
 const EXAMPLE: &str = "\
@@ -31,6 +33,15 @@ pub(crate) enum Command {
     /// Serve a dataflow's views over a log, and take events.
     #[command(before_help = "Example:\n  lambdaflow run web_analytics --log /tmp/web -w 2 --listen 127.0.0.1:7070")]
     Run(Run),
+    /// Start all processes of a cluster on this machine, and start them again when one dies.
+    ///
+    /// What follows the options is the command, with its arguments: `run`, `audit --log`, `oracle` or `diff`. Process 0's results go to stdout, all
+    /// else to stderr, each line under the number of its process. Ctrl-C stops all, a second one kills. Exit code: that of the
+    /// process that failed first, 128 and the number of the signal if one ended it.
+    #[command(
+        before_help = "Example:\n  lambdaflow launch -n 4 -w 2 run web_analytics --log /tmp/web\n  lambdaflow launch -n 4 -w 2 audit web_analytics --log /tmp/web\n  lambdaflow launch -n 4 oracle nexmark"
+    )]
+    Launch(Launch),
     /// Append the events of a file to a log, or to a running server with --to.
     #[command(
         before_help = "Example:\n  lambdaflow ingest web_analytics --log /tmp/web --on-error skip --rejects /tmp/rejects access.log\n  lambdaflow generate web_analytics | lambdaflow ingest web_analytics --to http://127.0.0.1:7070 -"
@@ -101,6 +112,25 @@ pub(crate) struct Run {
     pub durability: DurabilityArgument,
 }
 
+#[derive(Args)]
+pub(crate) struct Launch {
+    /// Processes to start.
+    #[arg(short = 'n', long, value_parser = processes)]
+    pub processes: usize,
+    /// Worker threads of each layer, in each process.
+    #[arg(short = 'w', long, alias = "threads", value_parser = workers)]
+    pub workers: Option<usize>,
+    /// How often in a row `run` is started again; counted anew after a minute of serving. Codes 2, 3, 5 and 6 end it for good.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub restarts: u32,
+    /// How long processes that are told to stop may take; then they are killed.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub stop_timeout: Duration,
+    /// What each process is to do, with its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["COMMAND", "ARGUMENTS"])]
+    pub command: Vec<OsString>,
+}
+
 /// Who computes. The short forms are those of all timely programs.
 #[derive(Args, Clone)]
 pub(crate) struct Processes {
@@ -122,6 +152,9 @@ pub(crate) struct Processes {
     /// How long another process may be silent until it counts as lost; then all stop with exit code 4.
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub peer_timeout: Duration,
+    /// How rows are written that go to another process: columnar, bincode or abomonation (see the documentation of `Codec`).
+    #[arg(long, default_value_t, value_name = "CODEC")]
+    pub exchange: Codec,
     /// Let the cluster's address, and --listen, be ones that other machines reach. There is no authentication.
     #[arg(long)]
     pub insecure: bool,
@@ -267,9 +300,8 @@ pub(crate) struct Oracle {
     /// What the events are made from, and where the layers are cut.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Worker threads of each layer.
-    #[arg(short = 'w', long, alias = "threads", default_value_t = 1, value_parser = workers)]
-    pub workers: usize,
+    #[command(flatten)]
+    pub processes: Processes,
     /// How to print the result.
     #[arg(long, default_value = "text")]
     pub format: Format,
@@ -282,9 +314,8 @@ pub(crate) struct Diff {
     /// Directory of the log.
     #[arg(long, value_name = "DIR")]
     pub log: PathBuf,
-    /// Worker threads that compute the new answers.
-    #[arg(short = 'w', long, alias = "threads", default_value_t = 1, value_parser = workers)]
-    pub workers: usize,
+    #[command(flatten)]
+    pub processes: Processes,
     /// Print at most this many rows of each view.
     #[arg(long, default_value_t = 100)]
     pub limit: usize,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::cluster::{Cluster, ClusterError, ClusterOptions, Membership, ProgramId};
-use crate::layers::is_broken_exchange;
+use crate::layers::hush_broken_exchange;
 
 use super::Failure;
 use super::arguments::Processes;
@@ -43,7 +43,7 @@ impl Processes {
                 "the hostfile names addresses that other machines reach, and there is no token\n  hint: give all processes the same LAMBDAFLOW_CLUSTER_TOKEN on a private network, or say --insecure",
             ));
         }
-        keep_quiet_about_lost_peers();
+        hush_broken_exchange();
         let options = ClusterOptions {
             membership,
             token: self.cluster_token.clone(),
@@ -58,7 +58,7 @@ impl Processes {
 }
 
 /// Ends the process when another is lost. Nothing durable is in the way: what was acknowledged is on disk, and the rest does
-/// not count. Workers cannot be waited for, since they wait for the one that is lost.
+/// not count. Workers cannot be waited for, since they wait for the one that is lost. Who sets `stopping` first says why.
 fn end_with(cluster: &Cluster, stopping: &AtomicBool) {
     let Some(lost) = cluster.wait_for_loss(Duration::MAX) else { return };
     let told = matches!(lost, ClusterError::Stopped { .. });
@@ -75,19 +75,14 @@ fn end_with(cluster: &Cluster, stopping: &AtomicBool) {
     }
 }
 
-/// From here on the end of this process is the caller's to explain. Does not return when the loss of another process is being
-/// explained already: the process is about to end.
-pub(super) fn claim_end(stopping: &AtomicBool) {
-    while stopping.swap(true, Ordering::AcqRel) {
-        std::thread::park();
-    }
-}
-
-/// When a process is lost, each of timely's threads panics. That is said once, in one line, by who knows which process it was.
-fn keep_quiet_about_lost_peers() {
-    let others = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| match panic.payload_as_str() {
-        Some(message) if is_broken_exchange(message) => tracing::debug!(message, "rows are no longer exchanged"),
-        _ => others(panic),
-    }));
+/// What became of a command that several processes carry out. Of one that failed because another process is lost, that loss is
+/// said, and once.
+pub(super) fn explain<T, E: Into<Failure>>(cluster: &Cluster, stopping: &AtomicBool, ended: Result<T, E>) -> Result<T, Failure> {
+    ended.map_err(|error| {
+        while stopping.swap(true, Ordering::AcqRel) {
+            // It is being said already, and the process about to end.
+            std::thread::park();
+        }
+        cluster.lost().map_or_else(|| error.into(), Failure::from)
+    })
 }

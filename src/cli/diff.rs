@@ -1,15 +1,27 @@
 //! `lambdaflow diff`: what a changed program would answer differently.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use crate::log::Event;
-use crate::runtime::{Program, diff_log};
+use crate::runtime::{Program, command_id, diff_log, diff_log_in};
 
 use super::Failure;
 use super::arguments::{Diff, Format};
+use super::cluster::explain;
 
 pub(super) fn diff<E: Event>(program: &Program<E>, arguments: &Diff) -> Result<u8, Failure> {
-    let diff = diff_log(program, &arguments.log, arguments.workers, arguments.limit)?;
+    let (processes, limit) = (&arguments.processes, arguments.limit);
+    let id = command_id(program, "diff", processes.exchange, vec![("--limit".to_owned(), limit.to_string())])?;
+    let stopping = Arc::default();
+    let diff = match processes.join(id, &stopping)? {
+        Some(cluster) => {
+            let diff = diff_log_in(&cluster, program, &arguments.log, processes.exchange, limit);
+            let Some(diff) = explain(&cluster, &stopping, diff)? else { return Ok(0) };
+            diff
+        }
+        None => diff_log(program, &arguments.log, processes.workers, limit)?,
+    };
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     if arguments.format == Format::Json {
         writeln!(out, "{}", serde_json::to_string(&diff).map_err(std::io::Error::from)?)?;

@@ -4,11 +4,13 @@
 //! 4 peer lost, 5 storage failed or full, 6 in use.
 
 mod arguments;
+mod children;
 mod client;
 mod cluster;
 mod diff;
 mod generations;
 mod ingest;
+mod launch;
 mod log;
 mod oracle;
 mod run;
@@ -119,7 +121,8 @@ pub fn main_of(programs: Vec<Box<dyn Runnable>>) -> ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("LAMBDAFLOW_LOG").unwrap_or_else(|_| "warn".into()))
         .init();
     survive_file_size_limit();
-    match carry_out(arguments.command, &programs) {
+    let ended = launch::end_with_launcher().and_then(|()| carry_out(arguments.command, &programs));
+    match ended {
         Ok(code) => ExitCode::from(code),
         Err(Failure { code: 0, .. }) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -142,6 +145,7 @@ fn survive_file_size_limit() {
 fn carry_out(command: Command, programs: &[Box<dyn Runnable>]) -> Result<u8, Failure> {
     match command {
         Command::Run(run) => find(programs, run.dataflow.as_deref())?.run(&run),
+        Command::Launch(launch) => launch::launch(&launch, programs),
         Command::Ingest(mut ingest) => {
             ingest.resolve();
             find(programs, ingest.dataflow.as_deref())?.ingest(&ingest)

@@ -1,26 +1,42 @@
 //! `oracle`: a dataflow's answers beside those of SQL queries.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use crate::log::Event;
-use crate::runtime::Program;
+use crate::runtime::{Program, command_id};
 use crate::testing::{Compared, OracleError, Report, Scale};
 
-use super::Failure;
 use super::arguments::{Format, Oracle};
+use super::{Failure, cluster};
 
 impl From<OracleError> for Failure {
     fn from(error: OracleError) -> Self {
-        let code = if matches!(error, OracleError::Storage { .. }) { 5 } else { 2 };
+        let code = match &error {
+            OracleError::Storage { .. } => 5,
+            OracleError::Cluster(error) => error.exit_code(),
+            _ => 2,
+        };
         Self::new(error, code)
     }
 }
 
 pub(super) fn oracle<E: Event>(program: &Program<E>, arguments: &Oracle) -> Result<u8, Failure> {
     let Some(oracle) = &program.oracle else { return Err(Failure::usage(format!("`{}` has no queries to compare with", program.name))) };
-    let scale = Scale { events: arguments.events, seed: arguments.seed, workers: arguments.workers };
+    let scale = Scale { events: arguments.events, seed: arguments.seed, workers: arguments.processes.workers };
     let dir = tempfile::tempdir()?;
-    let report = oracle.check(&program.dataflow, scale, dir.path())?;
+    let alike = [("--events", scale.events), ("--seed", scale.seed)].map(|(name, value)| (name.to_owned(), value.to_string()));
+    let exchange = arguments.processes.exchange;
+    let id = command_id(program, "oracle", exchange, alike.into())?;
+    let stopping = Arc::default();
+    let report = match arguments.processes.join(id, &stopping)? {
+        Some(cluster) => {
+            let report = oracle.check_in(&cluster, &program.dataflow, scale, exchange, dir.path());
+            let Some(report) = cluster::explain(&cluster, &stopping, report)? else { return Ok(0) };
+            report
+        }
+        None => oracle.check(&program.dataflow, scale, dir.path())?,
+    };
 
     let mut out = std::io::stdout().lock();
     match arguments.format {
@@ -45,11 +61,12 @@ fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
     let seconds = |ms: u64| ms as f64 / 1e3;
     writeln!(
         out,
-        "{matching} of {} views match: {} events of seed {}, {} workers; full batch to tick {} in {:.2} s, incremental to {} in {:.2} s, speed to {} in {:.2} s; SQL {:.2} s",
+        "{matching} of {} views match: {} events of seed {}, {} workers{}; full batch to tick {} in {:.2} s, incremental to {} in {:.2} s, speed to {} in {:.2} s; SQL {:.2} s",
         report.views.len(),
         report.events,
         report.seed,
         report.workers,
+        if report.processes == 1 { String::new() } else { format!(" in each of {} processes", report.processes) },
         report.cuts[0].0,
         seconds(report.batch_ms[0]),
         report.cuts[1].0,

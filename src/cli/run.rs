@@ -11,7 +11,7 @@ use crate::runtime::{Program, Server, ServerOptions};
 
 use super::Failure;
 use super::arguments::Run;
-use super::cluster::claim_end;
+use super::cluster::explain;
 use super::runnable::open;
 
 /// How often a server looks whether it can go on.
@@ -42,6 +42,7 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
         history: arguments.history,
         batch_events: arguments.batch_events,
         keep_generations: arguments.keep_generations,
+        exchange: arguments.processes.exchange,
     };
     let stopping = Arc::new(AtomicBool::new(false));
     let id = Server::program_id(program, &options)?;
@@ -50,7 +51,7 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
         Some(cluster) => {
             let log_options = LogOptions { durability: arguments.durability.into(), ..LogOptions::default() };
             let started = Server::start_in(cluster, program.clone(), &arguments.log, log_options, options);
-            started.inspect_err(|_| claim_end(&stopping))?
+            explain(cluster, &stopping, started)?
         }
         None => Server::start(program.clone(), open::<E>(&arguments.log, arguments.durability)?, options)?,
     };
@@ -67,9 +68,9 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
             () = told_to_stop() => None,
             fatal = cannot_go_on(&server) => Some(fatal),
         };
-        match fatal {
-            Some(_) => claim_end(&stopping),
-            None => stopping.store(true, Ordering::Release),
+        while stopping.swap(true, Ordering::AcqRel) {
+            // The process is about to end, because another one is lost; that says more.
+            tokio::time::sleep(HEALTH_PAUSE).await;
         }
         let _ = stop.send(());
         // Requests that wait for a tick may take long; a second signal does not wait for them.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::log::{Event, Log, LogOptions, SystemClock, Tick};
-use crate::runtime::{Program, audit_id, audit_log, audit_log_in};
+use crate::runtime::{Program, audit_log, audit_log_in, command_id};
 use crate::storage::RealDisk;
 
 use super::arguments::{Audit, Diff, DurabilityArgument, Generate, Ingest, LogCat, LogCopy, LogRedact, Oracle, Run};
@@ -60,9 +60,9 @@ impl<E: Event> Runnable for Program<E> {
 
     fn audit(&self, arguments: &Audit) -> Result<u8, Failure> {
         let Some(dir) = &arguments.log else { return Err(Failure::usage("--log DIR is missing")) };
-        let stopping = Arc::new(AtomicBool::new(false));
-        if let Some(cluster) = arguments.processes.join(audit_id(self)?, &stopping)? {
-            let audited = audit_log_in(&cluster, self, dir).inspect_err(|_| cluster::claim_end(&stopping))?;
+        let (stopping, exchange) = (Arc::new(AtomicBool::new(false)), arguments.processes.exchange);
+        if let Some(cluster) = arguments.processes.join(command_id(self, "audit", exchange, Vec::new())?, &stopping)? {
+            let audited = cluster::explain(&cluster, &stopping, audit_log_in(&cluster, self, dir, exchange))?;
             return audited.map_or(Ok(0), |(at, audits)| client::print_audits(Some(at), &audits, arguments.format));
         }
         let log = open_existing::<E>(dir)?;

@@ -24,7 +24,7 @@ use serde_json::Value;
 use super::hello::ProgramId;
 use super::mesh::Mesh;
 use super::{ClusterError, ClusterOptions, Membership};
-use crate::layers::Links;
+use crate::layers::{Crew, Links};
 
 /// How often a process says that it is there, at the least.
 const BEAT: Duration = Duration::from_millis(50);
@@ -44,7 +44,8 @@ const ANSWER: u8 = 2;
 const STATEMENT: u8 = 3;
 const GOODBYE: u8 = 4;
 const DONE: u8 = 5;
-const LOSS: u8 = 6;
+const DONE_HEARD: u8 = 6;
+const LOSS: u8 = 7;
 
 /// Carries out what other processes ask.
 pub trait Handler: Send + Sync {
@@ -115,6 +116,8 @@ struct Peer {
     tick: AtomicU64,
     /// It has nothing left to do, and may go.
     done: AtomicBool,
+    /// It knows that this process has nothing left to do, or is gone and does not care.
+    knows_done: AtomicBool,
 }
 
 impl Cluster {
@@ -139,6 +142,7 @@ impl Cluster {
                 heard: AtomicU64::new(0),
                 tick: AtomicU64::new(0),
                 done: AtomicBool::new(false),
+                knows_done: AtomicBool::new(false),
                 unsent: AtomicUsize::new(0),
             }));
         }
@@ -168,6 +172,12 @@ impl Cluster {
     /// Who takes part.
     pub fn membership(&self) -> &Membership {
         &self.inner.mesh.membership
+    }
+
+    /// The workers of all its processes, who exchange rows on its connections.
+    pub fn crew(&self) -> Crew {
+        let Membership { process, workers, .. } = *self.membership();
+        Crew::new(workers, process, self.membership().processes(), Arc::new(self.clone()))
     }
 
     /// Number and address of a process.
@@ -291,9 +301,13 @@ impl Cluster {
 
     /// Waits until a process has nothing left to do.
     pub fn wait_until_done(&self, process: usize) -> Result<(), ClusterError> {
+        self.wait_until(process, |peer| peer.done.load(Ordering::Acquire))
+    }
+
+    fn wait_until(&self, process: usize, holds: impl Fn(&Peer) -> bool) -> Result<(), ClusterError> {
         let Some(peer) = &self.inner.peers[process] else { return Ok(()) };
         let mut state = self.inner.lock();
-        while !peer.done.load(Ordering::Acquire) {
+        while !holds(peer) {
             if let Some(lost) = &state.lost {
                 return Err(lost.clone());
             }
@@ -306,8 +320,9 @@ impl Cluster {
     pub fn part(&self) -> Result<(), ClusterError> {
         self.others().for_each(|process| self.inner.send(process, DONE, 0, &Value::Null, &[]));
         self.others().try_for_each(|process| self.wait_until_done(process))?;
+        // Whoever does not know it yet would take the end of this process for a loss.
+        self.others().try_for_each(|process| self.wait_until(process, |peer| peer.knows_done.load(Ordering::Acquire)))?;
         self.inner.leaving.store(true, Ordering::Release);
-        self.flush();
         Ok(())
     }
 
@@ -411,13 +426,23 @@ impl Inner {
         self.started.elapsed().saturating_sub(Duration::from_millis(peer.heard.load(Ordering::Acquire)))
     }
 
+    /// Sets what somebody may wait for.
+    fn note(&self, what: &AtomicBool) {
+        what.store(true, Ordering::Release);
+        drop(self.lock());
+        self.changed.notify_all();
+    }
+
     fn lose(&self, process: usize, why: String) {
         self.end(process, why, false);
     }
 
     fn end(&self, process: usize, why: String, stopped: bool) {
-        let done = self.peers[process].as_ref().is_some_and(|peer| peer.done.load(Ordering::Acquire));
-        if done || self.leaving.load(Ordering::Acquire) {
+        if let Some(peer) = self.peers[process].as_ref().filter(|peer| peer.done.load(Ordering::Acquire)) {
+            // It went when all were done, this process, too.
+            return self.note(&peer.knows_done);
+        }
+        if self.leaving.load(Ordering::Acquire) {
             return;
         }
         let mut state = self.lock();
@@ -531,10 +556,10 @@ impl Inner {
             }
             STATEMENT => drop(said.send(head)),
             DONE => {
-                peer.done.store(true, Ordering::Release);
-                drop(self.lock());
-                self.changed.notify_all();
+                self.note(&peer.done);
+                self.send(process, DONE_HEARD, 0, &Value::Null, &[]);
             }
+            DONE_HEARD => self.note(&peer.knows_done),
             LOSS => self.hear_of(process, number as usize, serde_json::from_value(head)?),
             GOODBYE => return Ok(Some(head.as_str().unwrap_or("it stopped").to_owned())),
             kind => return Err(std::io::Error::other(format!("a message of unknown kind {kind}"))),

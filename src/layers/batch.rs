@@ -78,7 +78,7 @@ pub fn run_batch<E: Event>(
         let (dataflow, feed, halted, results, panicked, stop) =
             (Arc::clone(dataflow), Arc::clone(&feed), Arc::clone(&halted), Arc::clone(&results), Arc::clone(&panicked), Arc::clone(stop));
         let (places, given_up) = (crew.clone(), Arc::clone(&stop));
-        crew.execute("batch", &given_up, move |worker| {
+        crew.execute("batch", &given_up, move |worker, ties| {
             if let Err(error) = rustix::process::nice(BATCH_NICE) {
                 tracing::debug!(%error, "the batch layer runs at normal priority");
             }
@@ -95,6 +95,9 @@ pub fn run_batch<E: Event>(
                 }
                 Some(Part { frozen: layer.freeze(), base: layer.base(), views: layer.views(), outline: layer.outline() })
             }));
+            if !matches!(computed, Ok(Some(_))) {
+                ties.cut();
+            }
             match computed {
                 Ok(part) => results.lock().unwrap_or_else(PoisonError::into_inner)[index] = part,
                 Err(panic) => {

@@ -12,6 +12,7 @@ use crate::operators::panic_message;
 use crate::runs::{Audit, Contents, Difference, Manifest};
 
 use super::control::{Command, Failure, Processes, Report, Restored};
+use super::node::DIFFERENCES_SHOWN;
 
 /// Events after the newest generation on disk that a start replays in the speed layer. With more, the batch layer computes a
 /// generation first: the speed layer keeps all that changed since its base in memory.
@@ -323,7 +324,14 @@ impl Coordinator {
             Report::Compared { differences } => Some(differences),
             _ => None,
         });
-        Ok(parts.flatten().filter(|difference| !difference.is_empty()).collect())
+        let mut by_view: Vec<Difference> = Vec::new();
+        for difference in parts.flatten().filter(|difference| !difference.is_empty()) {
+            match by_view.iter_mut().find(|known| known.view == difference.view) {
+                Some(known) => known.add(difference, DIFFERENCES_SHOWN),
+                None => by_view.push(difference),
+            }
+        }
+        Ok(by_view)
     }
 
     /// The audits of all processes, added up by view.

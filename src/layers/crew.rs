@@ -1,6 +1,6 @@
 //! Who computes a graph: workers of this process, or of all processes of a cluster.
 
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
 use timely::communication::{Config, WorkerGuards};
 use timely::worker::Worker;
 
+use crate::operators::Codec;
 use crate::runs::Portion;
 
 /// Makes the connections on which the workers of different processes exchange rows.
@@ -31,19 +32,31 @@ pub struct Crew {
     processes: usize,
     graph: u64,
     links: Option<Arc<dyn Links>>,
+    serialized: bool,
+    codec: Codec,
 }
 
 impl From<usize> for Crew {
     /// Workers of this process alone.
     fn from(workers: usize) -> Self {
-        Self { workers, process: 0, processes: 1, graph: 0, links: None }
+        Self { workers, process: 0, processes: 1, graph: 0, links: None, serialized: false, codec: Codec::default() }
     }
 }
 
 impl Crew {
     /// `workers` in each of `processes`, of which this is number `process`.
     pub fn new(workers: usize, process: usize, processes: usize, links: Arc<dyn Links>) -> Self {
-        Self { workers, process, processes, graph: 0, links: Some(links) }
+        Self { process, processes, links: Some(links), ..Self::from(workers) }
+    }
+
+    /// Workers of this process alone, which write and read every row that they exchange as if they were of several.
+    pub fn serialized(workers: usize) -> Self {
+        Self { serialized: true, ..Self::from(workers) }
+    }
+
+    /// The same workers, with another codec for rows that leave the process.
+    pub fn codec(self, codec: Codec) -> Self {
+        Self { codec, ..self }
     }
 
     /// The same, for the graph of this number: see [`Links::connect`].
@@ -86,23 +99,38 @@ impl Crew {
         worker - self.process * self.workers
     }
 
-    /// Starts the workers.
+    /// Starts the workers. They get their connections to other processes, to cut them when they give up.
     pub(super) fn execute<T, F>(&self, graph: &str, stop: &AtomicBool, logic: F) -> Result<WorkerGuards<T>, String>
     where
         T: Send + 'static,
-        F: Fn(&mut Worker) -> T + Send + Sync + 'static,
+        F: Fn(&mut Worker, &Ties) -> T + Send + Sync + 'static,
     {
-        let config = WorkerConfig::default();
+        let mut config = WorkerConfig::default();
+        config.set(Codec::SETTING.to_owned(), self.codec.available()?);
         let Some(links) = self.links.as_ref().filter(|_| self.processes > 1) else {
-            return timely::execute(timely::Config { communication: Config::Process(self.workers), worker: config }, logic);
+            let communication = if self.serialized { Config::ProcessBinary(self.workers) } else { Config::Process(self.workers) };
+            return timely::execute(timely::Config { communication, worker: config }, move |worker| logic(worker, &Ties(Vec::new())));
         };
         let streams = links.connect(graph, self.graph, stop)?;
+        let ties = streams.iter().flatten().map(TcpStream::try_clone).collect::<Result<_, _>>();
+        let ties = Ties(ties.map_err(|error| format!("the connections between processes cannot be used: {error}"))?);
         let hooks = Hooks::default();
         let local = ProcessBuilder::new_typed_vector(self.workers, hooks.refill.clone(), hooks.spill.clone());
         let (builders, guard) = initialize_networking_from_sockets(local, streams, self.process, self.workers, hooks)
             .map_err(|error| format!("the connections between processes cannot be used: {error}"))?;
         let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
-        timely::execute::execute_from(builders, Box::new(guard), config, logic)
+        timely::execute::execute_from(builders, Box::new(guard), config, move |worker| logic(worker, &ties))
+    }
+}
+
+/// The connections of a graph's workers to other processes.
+pub(super) struct Ties(Vec<TcpStream>);
+
+impl Ties {
+    /// Cuts them: whoever waits for rows of this process panics instead, there and here. Without it, a process whose workers
+    /// gave up would wait for the end of what the others send, and they for its rows.
+    pub fn cut(&self) {
+        self.0.iter().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
     }
 }
 
@@ -111,6 +139,16 @@ impl Crew {
 pub fn is_broken_exchange(message: &str) -> bool {
     const SAID: [&str; 4] = ["timely communication error", "MergeQueue poisoned", "Send thread panic", "Recv thread panic"];
     SAID.iter().any(|said| message.contains(said))
+}
+
+/// Sets a hook that lets panics of [`is_broken_exchange`] pass in silence, for programs that say in one line which process is
+/// gone. All others are shown as before.
+pub fn hush_broken_exchange() {
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| match panic.payload_as_str() {
+        Some(message) if is_broken_exchange(message) => tracing::debug!(message, "rows are no longer exchanged"),
+        _ => others(panic),
+    }));
 }
 
 /// Waits for the workers. Threads that exchange rows panic when a process is gone, and timely passes that on to whoever waits:

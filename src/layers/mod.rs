@@ -20,7 +20,7 @@ pub use batch::{BatchError, BatchOutput, run_batch};
 pub use blueprint::Blueprint;
 pub use control::{Command, Failure, Processes, Report, Restored};
 pub use coordinator::{Coordinator, Cycle, CycleError, Handover, Started, TAIL_EVENTS_MAX};
-pub use crew::{Crew, Links, is_broken_exchange};
+pub use crew::{Crew, Links, hush_broken_exchange, is_broken_exchange};
 pub use feed::{EventSource, Feed, Prefix, Replay, Take};
 pub use graph::Dataflow;
 pub use node::{BATCH_EVENTS_MAX, Node, NodeOptions, OneProcess};

@@ -32,7 +32,7 @@ const EXIT_CODE_PANIC: u8 = 101;
 const BATCH_STEPS_BITS: u32 = 24;
 const POLL: Duration = Duration::from_micros(500);
 /// Rows of a view that are reported when a changed dataflow answers differently.
-const DIFFERENCES_SHOWN: usize = 10;
+pub(super) const DIFFERENCES_SHOWN: usize = 10;
 /// Events that a batch graph takes in at once, unless the options say otherwise: a longer range is computed in several steps,
 /// each on the one before, so that memory does not grow with the log.
 pub const BATCH_EVENTS_MAX: u64 = 1 << 24;

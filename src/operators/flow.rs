@@ -7,13 +7,12 @@ use std::fmt::Display;
 use std::hash::Hash;
 
 use differential_dataflow::{AsCollection, VecCollection};
-use timely::ExchangeData;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::Operator;
 
-use crate::runs::{Data, bucket};
+use crate::runs::{Change, Data, bucket};
 
+use super::exchange::Route;
 use super::quarantine::{Graph, Made, attempt, guarded};
 
 /// Multiplicities of rows.
@@ -133,14 +132,13 @@ impl<'s, D: Data> Flow<'s, D> {
     }
 }
 
-/// Moves each update to the worker that owns its key's bucket, where the base's shard has the same keys.
-pub(crate) fn place<'s, K: Data, V: ExchangeData, R: ExchangeData>(
-    stream: StreamVec<'s, u64, ((K, V), u64, R)>,
-) -> StreamVec<'s, u64, ((K, V), u64, R)> {
+/// Moves each update to the worker that owns its key's bucket, where the base's shard has the same keys. The only place at which
+/// rows change workers.
+pub(crate) fn place<'s, K: Data, V: Data, R: Change>(stream: StreamVec<'s, u64, ((K, V), u64, R)>) -> StreamVec<'s, u64, ((K, V), u64, R)> {
     if stream.scope().peers() == 1 {
         return stream;
     }
-    stream.unary(Exchange::new(|((key, _), _, _): &((K, V), u64, R)| bucket(key)), "Place", |_, _| {
+    stream.unary(Route(|((key, _), _, _): &((K, V), u64, R)| bucket(key)), "Place", |_, _| {
         |input, output| {
             input.for_each(|time, updates| output.session(&time).give_container(updates));
         }

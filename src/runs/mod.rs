@@ -22,7 +22,7 @@ pub mod store;
 pub mod view;
 
 pub use data::{BUCKETS, Change, Data, bucket};
-pub use difference::{Difference, differences};
+pub use difference::{Difference, DifferencePart, ViewsByName, differences};
 pub use file::RunFile;
 pub use generation::{Frozen, Generation, Shard};
 pub use levels::{AnyLevels, End, KeyRows, Levels, Lookup};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{AskError, Cluster, ClusterError};
-use crate::layers::{Command, Cycle, CycleError, Failure, Handover, Node, Processes, Report, Started};
+use crate::layers::{BatchError, Command, Cycle, CycleError, Failure, Handover, Node, Processes, Report, Started, is_broken_exchange};
 use crate::log::{Event, ProducerError, Tick};
 use crate::runs::{AnswerRow, Audit, Query};
 use crate::serving::ServeError;
@@ -192,14 +192,19 @@ impl<E: Event> Processes for AllProcesses<E> {
                     for other in self.cluster.others() {
                         drop(self.cluster.begin(other, &Request::GiveUp { attempt: *attempt }, &[]));
                     }
-                    // What failed first is the reason for all failures after it.
-                    reports[0] = report.clone();
                 }
-                if !given_up || process != 0 {
-                    reports[process] = report;
-                }
+                reports[process] = report;
             }
         });
+        // When one fails, others fail because of that: what is said is the reason.
+        let is_reason = |report: &Report| matches!(report, Report::Failed(failure) if !is_consequence(&failure.reason));
+        if reports.iter().any(is_reason) {
+            for report in &mut reports {
+                if matches!(report, Report::Failed(_)) && !is_reason(report) {
+                    *report = Report::Done;
+                }
+            }
+        }
         reports
     }
 
@@ -207,6 +212,11 @@ impl<E: Event> Processes for AllProcesses<E> {
         self.over = Some(reason.to_owned());
         self.cluster.abandon(reason);
     }
+}
+
+/// Whether a failure follows from another process's.
+fn is_consequence(reason: &str) -> bool {
+    is_broken_exchange(reason) || reason == BatchError::Stopped.to_string()
 }
 
 fn report(asked: Result<serde_json::Value, AskError>) -> Report {

@@ -12,11 +12,11 @@ mod program;
 mod server;
 pub mod service;
 
-pub use diff::{Diff, DiffError, diff_log};
+pub use diff::{Diff, DiffError, diff_log, diff_log_in};
 pub use ingest::{
     BATCH_BYTES_MAX, BATCH_LINES_MAX, BatchCutter, IngestError, IngestOptions, Ingested, OVERLONG_LINE, ProducerMemory, REJECTED_SHOWN_MAX,
     ingest,
 };
 pub use lines::{LINE_BYTES_MAX, for_each_line};
 pub use program::{LineParser, OnError, Program, SampleLines};
-pub use server::{CYCLES_WAITING_MAX, KEEP_GENERATIONS, Server, ServerOptions, StartError, audit_id, audit_log, audit_log_in};
+pub use server::{CYCLES_WAITING_MAX, KEEP_GENERATIONS, Server, ServerOptions, StartError, audit_log, audit_log_in, command_id};

@@ -16,10 +16,12 @@ use crate::layers::{
     is_broken_exchange,
 };
 use crate::log::{Event, EventType, Log, LogError, LogOptions, Share, SystemClock, Tick, place};
+use crate::operators::Codec;
 use crate::runs::{Audit, GenerationError, GenerationStore, ViewInfo};
 use crate::serving::{Answer, Read, Serving};
 use crate::storage::RealDisk;
 
+use super::build::build_id;
 use super::gather;
 use super::lines::for_each_line;
 use super::members::{APPEND_PATIENCE, AllProcesses, NO_LIMIT, Opening, Ready, Refusal, Reply, Request, Serves, ask};
@@ -59,6 +61,8 @@ pub struct ServerOptions {
     pub batch_events: u64,
     /// Generations that are kept on disk: the newest, and some to fall back to.
     pub keep_generations: usize,
+    /// How rows are written that go to another process.
+    pub exchange: Codec,
 }
 
 impl Default for ServerOptions {
@@ -70,6 +74,7 @@ impl Default for ServerOptions {
             history: Duration::from_secs(5),
             batch_events: BATCH_EVENTS_MAX,
             keep_generations: KEEP_GENERATIONS,
+            exchange: Codec::default(),
         }
     }
 }
@@ -163,7 +168,7 @@ impl<E: Event> Server<E> {
     /// What the other processes of a cluster must run alike.
     pub fn program_id(program: &Program<E>, options: &ServerOptions) -> Result<ProgramId, StartError> {
         let history = ("--history".to_owned(), format!("{} ms", options.history.as_millis()));
-        program_id(program, vec![("the command".to_owned(), "run".to_owned()), history])
+        program_id(program, vec![("the command".to_owned(), "run".to_owned()), history, exchange_id(options.exchange)])
     }
 
     /// As [`Server::start`], as one of the processes of a cluster over the log in `dir`. Process 0 recovers the log; then each
@@ -190,7 +195,7 @@ impl<E: Event> Server<E> {
         let (process, processes) = (membership.process, membership.processes());
         let log_options = LogOptions { share: Share { index: process as u32, of: processes as u32 }, ..log_options };
         let log = open_share::<E>(cluster, dir, log_options)?;
-        let crew = Crew::new(options.workers, process, processes, Arc::new(cluster.clone()));
+        let crew = Crew::new(options.workers, process, processes, Arc::new(cluster.clone())).codec(options.exchange);
         let node = Arc::new(start_node(&program, &log, &options, crew)?);
         // Never dropped: its workers cannot be waited for without those of the other processes. The process ends instead.
         std::mem::forget(Arc::clone(&node));
@@ -295,6 +300,16 @@ fn program_id<E: Event>(program: &Program<E>, options: Vec<(String, String)>) ->
         event: EventType::of::<E>().to_string(),
         options,
     })
+}
+
+/// What processes that exchange rows by a codec must have alike.
+fn exchange_id(codec: Codec) -> (String, String) {
+    let same = match codec {
+        // Rows as they are in memory are understood by the same executable only.
+        Codec::Abomonation => format!("{codec} of {}", build_id()),
+        codec => codec.to_string(),
+    };
+    ("--exchange".to_owned(), same)
 }
 
 /// Opens this process's share of a log that all processes reach.
@@ -659,24 +674,41 @@ pub fn audit_log<E: Event>(program: &Program<E>, log: &Log<E>, workers: usize) -
     audit_all(Box::new(OneProcess(node)), log)
 }
 
-/// What the processes that audit a log together must run alike.
-pub fn audit_id<E: Event>(program: &Program<E>) -> Result<ProgramId, StartError> {
-    program_id(program, vec![("the command".to_owned(), "audit".to_owned())])
+/// What processes that carry out a command together, once, must run alike: `alike` are options with their values.
+pub fn command_id<E: Event>(
+    program: &Program<E>,
+    command: &str,
+    exchange: Codec,
+    alike: Vec<(String, String)>,
+) -> Result<ProgramId, StartError> {
+    let command = [("the command".to_owned(), command.to_owned()), exchange_id(exchange)];
+    program_id(program, command.into_iter().chain(alike).collect())
 }
 
 /// As [`audit_log`], as one of the processes of a cluster over the log in `dir`, which must be there. The result is process 0's.
-pub fn audit_log_in<E: Event>(cluster: &Cluster, program: &Program<E>, dir: &Path) -> Result<Option<(Tick, Vec<Audit>)>, StartError> {
-    let audited = try_audit_log_in(cluster, program, dir);
+pub fn audit_log_in<E: Event>(
+    cluster: &Cluster,
+    program: &Program<E>,
+    dir: &Path,
+    exchange: Codec,
+) -> Result<Option<(Tick, Vec<Audit>)>, StartError> {
+    let audited = try_audit_log_in(cluster, program, dir, exchange);
     audited.map_err(|error| end_of_start(cluster, error, "it could not audit"))
 }
 
-fn try_audit_log_in<E: Event>(cluster: &Cluster, program: &Program<E>, dir: &Path) -> Result<Option<(Tick, Vec<Audit>)>, StartError> {
+fn try_audit_log_in<E: Event>(
+    cluster: &Cluster,
+    program: &Program<E>,
+    dir: &Path,
+    exchange: Codec,
+) -> Result<Option<(Tick, Vec<Audit>)>, StartError> {
     let membership = cluster.membership();
     let (process, processes) = (membership.process, membership.processes());
     crate::log::id(&RealDisk, dir)?;
     let share = Share { index: process as u32, of: processes as u32 };
     let log = open_share::<E>(cluster, dir, LogOptions { share, ..LogOptions::default() })?;
-    let node = Arc::new(start_audit(program, &log, Crew::new(membership.workers, process, processes, Arc::new(cluster.clone())))?);
+    let crew = Crew::new(membership.workers, process, processes, Arc::new(cluster.clone())).codec(exchange);
+    let node = Arc::new(start_audit(program, &log, crew)?);
     // As in a server: its workers cannot be waited for alone.
     std::mem::forget(Arc::clone(&node));
     cluster.handle(Arc::new(Member { node: Arc::clone(&node), shared: OnceLock::new() }));

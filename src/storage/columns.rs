@@ -30,6 +30,21 @@ pub(crate) fn read<C: ContainerBytes>(bytes: Bytes, rows: usize) -> Result<Colum
     Ok(columns)
 }
 
+/// Reads bytes as columns, in place if they are on an 8-byte boundary. Only how the columns lie in them is checked: bounds inside
+/// columns that lead elsewhere panic when a row is looked at.
+pub(crate) fn in_place<C: ContainerBytes, B: std::ops::Deref<Target = [u8]>>(bytes: B) -> Result<Stash<C, B>, String> {
+    if !bytes.len().is_multiple_of(8) {
+        return Err(format!("columns of {} bytes, which are no whole words", bytes.len()));
+    }
+    if let Ok(words) = bytemuck::try_cast_slice::<u8, u64>(&bytes) {
+        check_structure::<C>(words)?;
+        return Ok(Stash::Bytes(bytes));
+    }
+    let words: std::sync::Arc<[u64]> = bytemuck::cast_slice::<u8, [u8; 8]>(&bytes).iter().map(|word| u64::from_ne_bytes(*word)).collect();
+    check_structure::<C>(&words)?;
+    Ok(Stash::Align(words))
+}
+
 fn check_structure<C: ContainerBytes>(words: &[u64]) -> Result<(), String> {
     type Borrowed<'a, C> = <C as Borrow>::Borrowed<'a>;
     // A container may leave its element sizes out; then the number and the bounds of its slices are what can be checked.

@@ -5,12 +5,13 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
 
-use crate::layers::{BatchOutput, Blueprint, Dataflow, Feed, Replay, SpeedGraph, SpeedWorkers, run_batch};
+use crate::layers::{BatchOutput, Blueprint, Dataflow};
 use crate::log::{Block, Event, Offset, Partition, Tick};
 use crate::runs::{AnswerRow, Audited, Generation, GenerationStore, Query, Shard};
 use crate::storage::SimDisk;
+
+use super::team::{Connected, Followed, Team};
 
 /// A small seeded generator of numbers (splitmix64), enough for test cases; a seed is the whole recipe.
 #[derive(Clone, Debug)]
@@ -50,11 +51,14 @@ pub struct Law {
     pub cuts: usize,
     /// Seed of cuts and block sizes.
     pub seed: u64,
+    /// How workers exchange rows. None: as threads, except in one round, for which the seed chooses some other way and a number
+    /// of workers that goes with it.
+    pub connected: Option<Connected>,
 }
 
 impl Default for Law {
     fn default() -> Self {
-        Self { workers: vec![1, 2, 3], cuts: 3, seed: Random::seed_from_environment() }
+        Self { workers: vec![1, 2, 3], cuts: 3, seed: Random::seed_from_environment(), connected: None }
     }
 }
 
@@ -66,7 +70,9 @@ pub type Answers = BTreeMap<String, Vec<AnswerRow>>;
 ///
 /// For each pair of cuts B1 <= B2 it compares, at every tick from the cut on, the run from scratch with: a full batch to B1
 /// and a speed graph on it; an incremental batch from B1 to B2 and a speed graph on that; the same, at the last few ticks,
-/// after both generations were written to files, merged and given to another number of workers, with the ticks before coalesced; and when the speed graph takes the first ticks after the cut in one epoch. It also runs the audits of both handovers.
+/// after both generations were written to files, merged and given to other workers, with the ticks before coalesced; and when the
+/// speed graph takes the first ticks after the cut in one epoch. It also runs the audits of both handovers. One pair of cuts is
+/// checked with every row written and read, between threads or between processes: [`Law::connected`].
 ///
 /// # Panics
 /// If the law does not hold, with the cut, the tick, the view, the rows and the seed.
@@ -85,32 +91,43 @@ pub fn check_layers_by_tick<E: Event>(dataflow: impl Dataflow<E>, events: &[(Tic
     let end = Tick(events.last().map_or(1, |(tick, _)| tick.0 + 1));
     let mut random = Random::new(law.seed);
 
-    let scratch = Speed::run(&dataflow, Generation::empty(1), events, end, &mut random);
+    let case = Case { dataflow: &dataflow, events, end };
+    let scratch = case.follow(&Team::new(Connected::Threads, 1), &Generation::empty(1), &mut random);
     let truth: Vec<Answers> = (0..end.0).map(|tick| scratch.answers(Tick(tick))).collect();
     let mut checks = 0;
+    let between_processes = random.below(law.cuts as u64) as usize;
     for round in 0..law.cuts {
-        let workers = law.workers[round % law.workers.len()];
+        let (connected, workers) = match law.connected {
+            None if round == between_processes => Connected::any(&mut random),
+            connected => (connected.unwrap_or(Connected::Threads), law.workers[round % law.workers.len()]),
+        };
+        let team = &Team::new(connected, workers);
         let first = Tick(1 + random.below(end.0));
         let second = Tick(first.0 + random.below(end.0 - first.0 + 1));
-        let context = format!("seed {}, {workers} workers, cuts {} and {}", law.seed, first.0, second.0);
+        let context = format!("seed {}, {workers} workers, {connected:?}, cuts {} and {}", law.seed, first.0, second.0);
 
-        let full = batch(&dataflow, &Generation::empty(workers), events, first, workers, &mut random);
-        let on_full = Speed::run(&dataflow, full.clone(), events, end, &mut random);
+        let full = case.generation(team, &Generation::empty(team.peers()), first, &mut random);
+        let on_full = case.follow(team, &full, &mut random);
         checks += on_full.compare(&truth, &format!("full batch, {context}"));
 
-        let incremental = batch(&dataflow, &full, events, second, workers, &mut random);
-        audit(&dataflow, &on_full, events, second, workers, &mut random, &context);
-        let on_incremental = Speed::run(&dataflow, incremental.clone(), events, end, &mut random);
+        let incremental = case.generation(team, &full, second, &mut random);
+        for from in [&full, &Generation::empty(team.peers())] {
+            on_full.audit(&case.batch(team, from, second, &mut random), second, !from.is_initial(), &context);
+        }
+        let on_incremental = case.follow(team, &incremental, &mut random);
         checks += on_incremental.compare(&truth, &format!("incremental batch, {context}"));
 
         let others = law.workers[(round + 1) % law.workers.len()];
-        let on_disk = through_files(&dataflow, events, &[first, second], workers, others, &mut random);
+        let (other, others) = connected.others(others);
+        let other_team = Team::new(other, others);
+        let on_disk = case.through_files(team, &[first, second], &other_team, &mut random);
         let history = 1 + random.below(4);
-        let on_merged = Speed::run_from(&dataflow, on_disk, second, history, events, end, &mut random);
-        checks += on_merged.compare(&truth, &format!("merged files read by {others} workers, the last {history} ticks, {context}"));
+        let on_merged = case.follow_from(&other_team, &on_disk, second, history, &mut random);
+        let read_by = format!("merged files read by {} workers in all", other_team.peers());
+        checks += on_merged.compare(&truth, &format!("{read_by}, the last {history} ticks, {context}"));
 
         let from = Tick(second.0 + random.below(end.0 - second.0 + 1));
-        let caught_up = Speed::run_from(&dataflow, incremental, from, u64::MAX, events, end, &mut random);
+        let caught_up = case.follow_from(team, &incremental, from, u64::MAX, &mut random);
         checks += caught_up.compare(&truth, &format!("caught up to {} in one epoch, {context}", from.0));
     }
     (checks, truth)
@@ -122,11 +139,13 @@ pub fn answers_after_cuts<E: Event>(dataflow: impl Dataflow<E>, events: &[(Tick,
     let dataflow: Arc<dyn Dataflow<E>> = Arc::new(dataflow);
     let end = Tick(events.last().map_or(1, |(tick, _)| tick.0 + 1));
     let mut random = Random::new(seed);
+    let case = Case { dataflow: &dataflow, events, end };
+    let team = Team::new(Connected::Threads, workers);
     let mut base = Generation::empty(workers);
     for cut in cuts {
-        base = batch(&dataflow, &base, events, *cut, workers, &mut random);
+        base = case.generation(&team, &base, *cut, &mut random);
     }
-    Speed::run(&dataflow, base, events, end, &mut random).answers(Tick(end.0 - 1))
+    case.follow(&team, &base, &mut random).answers(Tick(end.0 - 1))
 }
 
 /// Cuts the events with ticks in `from..to` into blocks of random sizes, each with the offsets it has in the log.
@@ -144,132 +163,108 @@ fn blocks<E: Event>(events: &[(Tick, E)], ticks: Range<Tick>, random: &mut Rando
     blocks
 }
 
-fn batch<E: Event>(
-    dataflow: &Arc<dyn Dataflow<E>>,
-    base: &Generation,
-    events: &[(Tick, E)],
-    cut: Tick,
-    workers: usize,
-    random: &mut Random,
-) -> Generation {
-    let shards = run_one(dataflow, base, events, cut, workers, random).shards;
-    Generation { id: base.id + 1, frontier: cut, shards }
+/// A dataflow over events before a tick.
+struct Case<'a, E: Event> {
+    dataflow: &'a Arc<dyn Dataflow<E>>,
+    events: &'a [(Tick, E)],
+    end: Tick,
 }
 
-fn run_one<E: Event>(
-    dataflow: &Arc<dyn Dataflow<E>>,
-    base: &Generation,
-    events: &[(Tick, E)],
-    cut: Tick,
-    workers: usize,
-    random: &mut Random,
-) -> BatchOutput {
-    let feed = Feed::new(Replay::new(blocks(events, base.frontier..cut, random), cut), Some(cut));
-    run_batch(dataflow, Some(base), feed, cut, workers, &Arc::new(AtomicBool::new(false))).expect("the batch runs")
-}
-
-/// The generation after some cuts, each written to files; these are merged, and given to another number of workers.
-fn through_files<E: Event>(
-    dataflow: &Arc<dyn Dataflow<E>>,
-    events: &[(Tick, E)],
-    cuts: &[Tick],
-    workers: usize,
-    others: usize,
-    random: &mut Random,
-) -> Generation {
-    let blueprint = Blueprint::of(dataflow, "law").unwrap_or_else(|reason| panic!("{reason}"));
-    let (disk, log_id) = (SimDisk::new(), "0123456789abcdef0123456789abcdef");
-    let store = GenerationStore::open(Arc::new(disk), Path::new("/law"), log_id, "law", 1).expect("the disk is empty");
-    let mut base = Generation::empty(workers);
-    for cut in cuts {
-        let mut output = run_one(dataflow, &base, events, *cut, workers, random);
-        let parts = output.bases.iter().zip(&mut output.frozen).enumerate();
-        let shards = parts.map(|(worker, (base, frozen))| Arc::new(base.plus_written(frozen, &store, worker).expect("it is written")));
-        base = Generation { id: base.id + 1, frontier: *cut, shards: shards.collect() };
+impl<E: Event> Case<'_, E> {
+    /// What a batch from a generation to a cut makes.
+    fn batch(&self, team: &Team, base: &Generation, cut: Tick, random: &mut Random) -> BatchOutput {
+        let blocks = blocks(self.events, base.frontier..cut, random);
+        team.batch(self.dataflow, base, blocks, cut, random)
     }
-    let merge =
-        |(worker, shard): (usize, &Arc<Shard>)| shard.compact_files(&store, worker, &AtomicBool::new(false)).expect("they are merged");
-    base.shards.iter().enumerate().for_each(merge);
-    let files = base.shards.iter().map(|shard| shard.files()).collect();
-    Generation { shards: blueprint.restore(&store, files, workers, &others.into()).expect("they are read"), ..base }
-}
 
-/// Both kinds of audit of a speed graph at a cut must agree.
-fn audit<E: Event>(
-    dataflow: &Arc<dyn Dataflow<E>>,
-    speed: &Speed<E>,
-    events: &[(Tick, E)],
-    cut: Tick,
-    workers: usize,
-    random: &mut Random,
-    context: &str,
-) {
-    let base = &speed.graph.base;
-    for whole in [false, true] {
-        let from = if whole { Generation::empty(workers) } else { Generation::clone(base) };
-        let output = run_one(dataflow, &from, events, cut, workers, random);
-        for view in &output.views {
-            let runs: Vec<_> = output.frozen.iter().map(|frozen| vec![&*frozen[view.slot]]).collect();
-            let audited = if whole { Audited::Whole(runs) } else { Audited::Changes(runs) };
-            let audit = speed.graph.views[&view.info.name].audit(Tick(cut.0 - 1), &audited).expect("the cut is readable");
-            assert!(audit.agrees(), "the audit at {} differs, {context}: {audit:#?}", cut.0);
+    /// The generation at a cut.
+    fn generation(&self, team: &Team, base: &Generation, cut: Tick, random: &mut Random) -> Generation {
+        Generation { id: base.id + 1, frontier: cut, shards: self.batch(team, base, cut, random).shards }
+    }
+
+    /// A speed graph that has followed all events since its base, tick by tick.
+    fn follow(&self, team: &Team, base: &Generation, random: &mut Random) -> Speed<E> {
+        self.follow_from(team, base, base.frontier, u64::MAX, random)
+    }
+
+    /// Sees the ticks before `from` in one epoch, keeps the last `history` ticks readable and coalesces those before.
+    fn follow_from(&self, team: &Team, base: &Generation, from: Tick, history: u64, random: &mut Random) -> Speed<E> {
+        let blocks = blocks(self.events, base.frontier..self.end, random);
+        let followed = team.follow(self.dataflow, base, from, history, (blocks, self.end), random);
+        let first = if from > base.frontier { from } else { Tick(from.0.saturating_sub(1)) };
+        Speed { followed, first: first.max(Tick(self.end.0.saturating_sub(history))), end: self.end }
+    }
+
+    /// The generation after some cuts, each written to files; these are merged, and given to other workers.
+    fn through_files(&self, team: &Team, cuts: &[Tick], others: &Team, random: &mut Random) -> Generation {
+        let blueprint = Blueprint::of(self.dataflow, "law").unwrap_or_else(|reason| panic!("{reason}"));
+        let (disk, log_id) = (SimDisk::new(), "0123456789abcdef0123456789abcdef");
+        let store = GenerationStore::open(Arc::new(disk), Path::new("/law"), log_id, "law", 1).expect("the disk is empty");
+        let mut base = Generation::empty(team.peers());
+        for cut in cuts {
+            let mut output = self.batch(team, &base, *cut, random);
+            let parts = output.bases.iter().zip(&mut output.frozen).enumerate();
+            let shards = parts.map(|(worker, (base, frozen))| Arc::new(base.plus_written(frozen, &store, worker).expect("it is written")));
+            base = Generation { id: base.id + 1, frontier: *cut, shards: shards.collect() };
         }
+        let merge =
+            |(worker, shard): (usize, &Arc<Shard>)| shard.compact_files(&store, worker, &AtomicBool::new(false)).expect("they are merged");
+        base.shards.iter().enumerate().for_each(merge);
+        let files = base.shards.iter().map(|shard| shard.files()).collect();
+        Generation { shards: blueprint.restore(&store, files, team.peers(), &others.peers().into()).expect("they are read"), ..base }
     }
 }
 
 /// A speed graph that has followed all events.
 struct Speed<E: Event> {
-    graph: SpeedGraph<E>,
+    followed: Followed<E>,
     /// The earliest tick at which it is exact.
     first: Tick,
     end: Tick,
-    _workers: SpeedWorkers<E>,
 }
 
 impl<E: Event> Speed<E> {
-    fn run(dataflow: &Arc<dyn Dataflow<E>>, base: Generation, events: &[(Tick, E)], end: Tick, random: &mut Random) -> Self {
-        let from = base.frontier;
-        Self::run_from(dataflow, base, from, u64::MAX, events, end, random)
-    }
-
-    /// Sees the ticks before `from` in one epoch, keeps the last `history` ticks readable and coalesces those before.
-    fn run_from(
-        dataflow: &Arc<dyn Dataflow<E>>,
-        base: Generation,
-        from: Tick,
-        history: u64,
-        events: &[(Tick, E)],
-        end: Tick,
-        random: &mut Random,
-    ) -> Self {
-        let workers = SpeedWorkers::start(base.shards.len(), Arc::new(|| ())).expect("workers start");
-        let feed = Feed::new(Replay::new(blocks(events, base.frontier..end, random), end), None);
-        let graph = workers.install(dataflow, Arc::new(base), from, feed, history).unwrap_or_else(|reason| panic!("{reason}"));
-        let deadline = Instant::now() + Duration::from_secs(120);
-        while graph.upper() < end {
-            assert_eq!(workers.panicked(), None);
-            // As the serving layer does: history is counted from what is served.
-            graph.history.serve(graph.upper().0);
-            assert!(Instant::now() < deadline, "the speed graph stands at {} of {}", graph.upper().0, end.0);
-            std::thread::sleep(Duration::from_micros(200));
+    /// In each process, its rows at a cut, or their changes since its base, must be those of a batch to there.
+    fn audit(&self, batch: &BatchOutput, cut: Tick, changes: bool, context: &str) {
+        for view in &batch.views {
+            let mut frozen = batch.frozen.iter();
+            for graph in &self.followed.graphs {
+                let own = frozen.by_ref().take(graph.base.shards.len());
+                let runs: Vec<_> = own.map(|frozen| vec![&*frozen[view.slot]]).collect();
+                let audited = if changes { Audited::Changes(runs) } else { Audited::Whole(runs) };
+                let audit = graph.views[&view.info.name].audit(Tick(cut.0 - 1), &audited).expect("the cut is readable");
+                assert!(audit.agrees(), "the audit at {} differs, {context}: {audit:#?}", cut.0);
+            }
         }
-        let first = if from > graph.base.frontier { from } else { Tick(from.0.saturating_sub(1)) };
-        let first = first.max(Tick(end.0.saturating_sub(history)));
-        Self { graph, first, end, _workers: workers }
     }
 
+    /// The rows of all processes, those of the first before those of the next.
     fn answers(&self, at: Tick) -> Answers {
-        let views = self.graph.views.iter();
-        views.map(|(name, view)| (name.clone(), view.read(at, &Query::Scan { limit: usize::MAX }).expect("the tick is readable"))).collect()
+        let mut answers = Answers::new();
+        for (name, view) in self.followed.graphs.iter().flat_map(|graph| &graph.views) {
+            let rows = view.read(at, &Query::Scan { limit: usize::MAX }).expect("the tick is readable");
+            answers.entry(name.clone()).or_default().extend(rows);
+        }
+        answers
     }
 
     fn compare(&self, truth: &[Answers], context: &str) -> usize {
         let from = self.first.0;
+        let processes = self.followed.graphs.len();
         for tick in from..self.end.0 {
             for (want, got) in truth[tick as usize].iter().zip(self.answers(Tick(tick))) {
-                assert_eq!(want, (&got.0, &got.1), "the law does not hold for view `{}` at tick {tick}; {context}", want.0);
+                let same = *want.1 == got.1 || processes > 1 && in_any_order(want.1) == in_any_order(&got.1);
+                let message = format!("the law does not hold for view `{}` at tick {tick}; {context}", want.0);
+                assert!(same, "{message}\n  from scratch: {:#?}\n  from both layers: {:#?}", want.1, got.1);
             }
         }
         (self.end.0 - from) as usize
     }
+}
+
+/// Rows in an order of their own, for when each process has some of them.
+fn in_any_order(rows: &[AnswerRow]) -> Vec<(String, String, isize)> {
+    let mut rows: Vec<_> = rows.iter().map(|row| (row.key.to_string(), row.value.to_string(), row.count)).collect();
+    rows.sort_unstable();
+    rows
 }

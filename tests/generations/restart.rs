@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use lambdaflow::layers::Cycle;
 use lambdaflow::log::{Durability, Log, LogOptions, SimClock, SystemClock};
-use lambdaflow::runtime::{Program, Server, ServerOptions, diff_log};
+use lambdaflow::operators::Codec;
+use lambdaflow::runtime::{Program, Server, ServerOptions, diff_log, diff_log_in};
 use lambdaflow::storage::{Disk, RealDisk, SimDisk};
 
+use super::cluster_support::together;
 use super::system::{NoStart, Settings, System, Transfer, bank, changed_bank, dir, expected, log_options, open_log, store};
 
 pub fn transfer(id: u64) -> Transfer {
@@ -326,7 +328,8 @@ fn another_build_is_another_dataflow() {
 fn the_difference_is_known_before_the_switch() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("log");
-    let open = || Log::<Transfer>::open(Arc::new(RealDisk), Arc::new(SystemClock), &path, LogOptions::default()).expect("a log");
+    let log_options = || LogOptions { partitions: 5, ..LogOptions::default() };
+    let open = || Log::<Transfer>::open(Arc::new(RealDisk), Arc::new(SystemClock), &path, log_options()).expect("a log");
     let options = ServerOptions { workers: 2, batch_interval: None, ..ServerOptions::default() };
     let program = Program::new("bank", bank).version("1");
     let log = open();
@@ -342,6 +345,25 @@ fn the_difference_is_known_before_the_switch() {
     let changed = Program::new("bank", changed_bank).version("1");
     let before = diff_log(&changed, &path, 2, 10).expect("they are compared");
     assert!(!before.same_program && !before.differences.is_empty());
+    // Several processes find the same, in the same order, and write nothing.
+    let files = || {
+        let read = |dir: &PathBuf| std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path()).collect();
+        let mut files: Vec<PathBuf> = read(&path);
+        files.extend::<Vec<PathBuf>>(read(&path.join("generations/bank")));
+        files.sort();
+        files
+    };
+    let files_before = files();
+    for (processes, limit) in [(2, 10), (3, 2), (3, 1)] {
+        let alone = diff_log(&changed, &path, 1, limit).expect("they are compared");
+        let diff = |cluster: &_| diff_log_in(cluster, &changed, &path, Codec::default(), limit).expect("they are compared");
+        let mut compared = together(processes, 2, diff).into_iter();
+        let diff = compared.next().flatten().expect("process 0 has the result");
+        assert_eq!((diff.generation, diff.frontier), (alone.generation, alone.frontier));
+        assert_eq!(diff.differences, alone.differences, "{processes} processes, {limit} rows");
+        assert!(compared.all(|diff| diff.is_none()));
+    }
+    assert_eq!(files(), files_before);
     server.close().expect("it closes");
 
     let server = Server::start(changed, open(), options).expect("it starts");

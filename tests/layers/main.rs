@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use columnar::Columnar;
 use lambdaflow::differential_dataflow::operators::Iterate;
 use lambdaflow::layers::{
-    BatchError, Command, Coordinator, Cycle, CycleError, Dataflow, EventSource, Feed, Processes, Replay, Report, SpeedGraph, SpeedWorkers,
-    run_batch,
+    BatchError, Command, Coordinator, Crew, Cycle, CycleError, Dataflow, EventSource, Feed, Processes, Replay, Report, SpeedGraph,
+    SpeedWorkers, is_broken_exchange, run_batch,
 };
 use lambdaflow::log::{Block, Event, LogError, Tick};
 use lambdaflow::operators::{Events, Flow, Views};
 use lambdaflow::runs::{Generation, Query, ReadError};
 use lambdaflow::serving::{Read, Served, Serving};
+use lambdaflow::testing::loopback;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, Serialize, Deserialize, Columnar)]
@@ -214,6 +215,33 @@ fn closed_graphs_are_gone() {
             graphs.pop_front().expect("there are two").close();
         }
         wait_for("the old graph goes", || alive.load(Ordering::SeqCst) <= 2);
+    }
+}
+
+/// A process whose batch panics used to wait for the end of what the others send, and they for its rows: nobody ever heard of it.
+#[test]
+fn a_batch_that_panics_on_one_process_fails_on_all() {
+    fn panics(events: Events<'_, Number>, views: &mut Views) {
+        let numbers =
+            events.map(|number| *number.n).linear(|numbers| numbers.map(|number| if number == 3 { panic!("three") } else { number }));
+        views.publish("numbers", numbers.map(|number| (number, ())));
+    }
+    let dataflow: Arc<dyn Dataflow<Number>> = Arc::new(panics);
+    let batches = loopback(3).into_iter().enumerate().map(|(process, links)| {
+        let dataflow = Arc::clone(&dataflow);
+        std::thread::spawn(move || {
+            // Only the second has the event.
+            let blocks = if process == 1 { vec![block([(1, 1), (1, 3)])] } else { Vec::new() };
+            let feed = Feed::new(Replay::new(blocks, Tick(9)), Some(Tick(9)));
+            let crew = Crew::new(2, process, 3, links);
+            run_batch(&dataflow, None, feed, Tick(9), crew, &Arc::new(AtomicBool::new(false))).err().map(|error| error.to_string())
+        })
+    });
+    let batches: Vec<_> = batches.collect();
+    for (process, batch) in batches.into_iter().enumerate() {
+        let error = batch.join().expect("a panic is an error").expect("it fails everywhere");
+        assert_eq!(error.contains("three"), process == 1, "{process}: {error}");
+        assert_eq!(is_broken_exchange(&error), process != 1, "{process}: {error}");
     }
 }
 

@@ -11,6 +11,7 @@ mod harness;
 
 mod aggregate;
 mod changes;
+mod exchange;
 mod graphs;
 mod join;
 mod keyed;

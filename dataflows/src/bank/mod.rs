@@ -58,14 +58,14 @@ pub fn program() -> Program<Transfer> {
 fn oracle() -> Oracle<Transfer> {
     let events = |seed, count| (0..count).zip(Generator::new(seed)).map(|(i, transfer)| (Tick(1 + i / TRANSFERS_PER_TICK), transfer));
     let oracle = Oracle::new(events, |mut events, tables| {
-        let columns = ["id", "at", "payer", "payee", "amount"].map(|name| (name, "BIGINT"));
+        let columns = ["id", "paid_at", "payer", "payee", "amount"].map(|name| (name, "BIGINT"));
         tables.table("transfers", &columns)?;
         events.try_for_each(|(_, Transfer { id, at, from, to, amount })| {
             tables.row("transfers", &[id.into(), at.into(), from.into(), to.into(), amount.into()])
         })
     });
-    let net = "SELECT at - at % 86400 AS day, payee AS account, amount FROM transfers \
-               UNION ALL SELECT at - at % 86400, payer, -amount FROM transfers";
+    let net = "SELECT paid_at - paid_at % 86400 AS day, payee AS account, amount FROM transfers \
+               UNION ALL SELECT paid_at - paid_at % 86400, payer, -amount FROM transfers";
     oracle
         .query("credits", "SELECT payee, sum(amount)::BIGINT FROM transfers GROUP BY payee")
         .query("debits", "SELECT payer, sum(amount)::BIGINT FROM transfers GROUP BY payer")

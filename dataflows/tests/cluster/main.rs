@@ -6,6 +6,7 @@
 //! | `bank` | every answer of every process is of one moment |
 //! | `clients` | producers, tokens and keys do not depend on which process is asked |
 //! | `handshake` | processes that do not fit together say so and end; strangers disturb nobody |
+//! | `hung` | a process that hangs makes only those answers fail that need it |
 //! | `loss` | a process that is gone ends the others, and costs no event |
 //! | `chaos` | kills and stops again and again, under load |
 //! | `netns` | links that fail, lose and delay |
@@ -18,6 +19,7 @@ mod handshake;
 #[path = "../e2e/harness.rs"]
 #[allow(dead_code, reason = "the tests of one process use the rest")]
 mod harness;
+mod hung;
 mod loss;
 mod matrix;
 mod netns;

@@ -9,9 +9,11 @@
 //! | `generations` | a restart goes on from what is on disk, whatever happened to it |
 //! | `http` | every endpoint of the interface |
 //! | `kill` | `kill -9` of the running program, then all promises again |
+//! | `launch` | a cluster on one machine: processes that die, hang or are told to stop |
 //! | `load` | answers stay exact while a generator appends and generations change |
 //! | `log` | producers, redaction, copies: what the commands do to a log |
 //! | `memory` | views that do not fit into memory |
+//! | `scripts` | a cluster on several machines |
 
 mod bank;
 mod cli;
@@ -21,9 +23,11 @@ mod generations;
 mod harness;
 mod http;
 mod kill;
+mod launch;
 mod load;
 mod log;
 mod memory;
+mod scripts;
 #[path = "../../../tests/faults/tools.rs"]
 #[allow(dead_code, reason = "the log's tests use the rest")]
 mod tools;

@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::layers::{Dataflow, Feed, Replay, SpeedGraph, SpeedWorkers, run_batch};
+use crate::cluster::{Cluster, ClusterError};
+use crate::layers::{Crew, Dataflow, Feed, Replay, SpeedGraph, SpeedWorkers, is_broken_exchange, run_batch};
 use crate::log::{BLOCK_EVENTS_MAX, Block, Event, Offset, Partition, Tick};
-use crate::operators::ERRORS;
+use crate::operators::{Codec, ERRORS};
 use crate::runs::{AnswerRow, Generation, Query};
 
 use super::Random;
@@ -35,6 +36,10 @@ pub const PYTHON_VARIABLE: &str = "LAMBDAFLOW_PYTHON";
 const ROWS_SHOWN_MAX: usize = 5;
 /// Longest wait between two looks at how far the speed layer has come; it says when it has moved.
 const LOOK_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Blocks of events that each process of a cluster gets, at the least, if there are so many events.
+const BLOCKS_MIN: u64 = 8;
+/// How long it may take until it is known which process is gone, once its connections are broken.
+const LOSS_PATIENCE: Duration = Duration::from_secs(5);
 
 type MakeEvents<E> = dyn Fn(u64, u64) -> Box<dyn Iterator<Item = (Tick, E)>> + Send + Sync;
 type Export<E> = dyn Fn(Box<dyn Iterator<Item = (Tick, E)>>, &mut Tables) -> std::io::Result<()> + Send + Sync;
@@ -77,34 +82,103 @@ impl<E: Event> Oracle<E> {
     /// A third of the ticks, more or less, is a full batch, a third an incremental one, and the rest is the speed layer's,
     /// in an epoch for each tick. The seed decides where it is cut.
     pub fn check(&self, dataflow: &Arc<dyn Dataflow<E>>, scale: Scale, dir: &Path) -> Result<Report, OracleError> {
-        let file = |at: usize| dir.join(format!("answer-{at}.json"));
-        let storage = |error| OracleError::Storage { dir: dir.to_owned(), source: error };
+        let outcomes = self.ask(scale, dir)?;
+        let (layers, made) = self.run(dataflow, scale, &Crew::from(scale.workers))?;
+        self.compare(&layers, made, outcomes, dir, |_, rows| Ok(rows))
+    }
 
+    /// As [`Oracle::check`], as one of the processes of a cluster, all of which must be given the same scale. The events are divided between them; process 0 asks the SQL engine, and the report is its own.
+    pub fn check_in(
+        &self,
+        cluster: &Cluster,
+        dataflow: &Arc<dyn Dataflow<E>>,
+        scale: Scale,
+        exchange: Codec,
+        dir: &Path,
+    ) -> Result<Option<Report>, OracleError> {
+        let checked = self.try_check_in(cluster, dataflow, scale, &cluster.crew().codec(exchange), dir).map_err(|error| match error {
+            OracleError::Layers(message) if is_broken_exchange(&message) => {
+                cluster.wait_for_loss(LOSS_PATIENCE).map_or(OracleError::Layers(message), OracleError::Cluster)
+            }
+            error => error,
+        });
+        checked.inspect_err(|error| cluster.leave(&format!("it could not compare: {error}")))
+    }
+
+    fn try_check_in(
+        &self,
+        cluster: &Cluster,
+        dataflow: &Arc<dyn Dataflow<E>>,
+        scale: Scale,
+        crew: &Crew,
+        dir: &Path,
+    ) -> Result<Option<Report>, OracleError> {
+        let outcomes = (crew.process() == 0).then(|| self.ask(scale, dir)).transpose()?;
+        let (layers, made) = self.run(dataflow, scale, crew)?;
+        // Its workers cannot be waited for without those of the other processes.
+        std::mem::forget(Arc::clone(&layers.workers));
+        let mut report = None;
+        if let Some(outcomes) = outcomes {
+            // In the order in which the others tell them: that of the names.
+            let mut others = std::collections::BTreeMap::new();
+            for view in layers.graph.views.keys() {
+                let mut rows = Vec::new();
+                for process in cluster.others() {
+                    rows.extend(cluster.hear::<Vec<AnswerRow>>(process)?);
+                }
+                others.insert(view.clone(), rows);
+            }
+            let all = |view: &str, mut rows: Vec<AnswerRow>| {
+                rows.extend(others.remove(view).unwrap_or_default());
+                Ok(rows)
+            };
+            report = Some(self.compare(&layers, made, outcomes, dir, all)?);
+        } else {
+            for view in layers.graph.views.keys() {
+                cluster.tell(0, &layers.rows(view)?);
+            }
+        }
+        cluster.part()?;
+        Ok(report)
+    }
+
+    /// Has the engine answer all queries; the answers are in files of `dir`.
+    fn ask(&self, scale: Scale, dir: &Path) -> Result<Vec<Outcome>, OracleError> {
         // First, since it is known soonest whether there is an oracle at all.
         let mut tables = Tables::new(dir);
-        (self.export)((self.events)(scale.seed, scale.events), &mut tables).map_err(storage)?;
-        let tables = tables.finish().map_err(storage)?;
+        (self.export)((self.events)(scale.seed, scale.events), &mut tables).map_err(|error| storage(dir, error))?;
+        let tables = tables.finish().map_err(|error| storage(dir, error))?;
         let queries = self.queries.iter().enumerate();
-        let queries: Vec<_> = queries.map(|(at, (view, sql))| serde_json::json!({"view": view, "sql": sql, "file": file(at)})).collect();
-        let outcomes = answer(&serde_json::json!({"tables": tables, "queries": queries}))?;
+        let queries: Vec<_> =
+            queries.map(|(at, (view, sql))| serde_json::json!({"view": view, "sql": sql, "file": answer_file(dir, at)})).collect();
+        answer(&serde_json::json!({"tables": tables, "queries": queries}))
+    }
 
+    /// Runs both layers over the crew's share of the events.
+    fn run(&self, dataflow: &Arc<dyn Dataflow<E>>, scale: Scale, crew: &Crew) -> Result<(Layers<E>, Made), OracleError> {
         let started = Instant::now();
-        let blocks = Blocks::new((self.events)(scale.seed, scale.events));
-        let events_ms = elapsed_ms(started);
-        let layers = Layers::run(dataflow, &blocks, &scale)?;
+        let blocks = Blocks::new((self.events)(scale.seed, scale.events), scale.events, crew);
+        let made = Made { scale, events: blocks.events, processes: crew.processes(), ms: elapsed_ms(started) };
+        Ok((Layers::run(dataflow, &blocks, &scale, crew)?, made))
+    }
 
-        let at = Tick(blocks.end.0 - 1);
-        let ours = |view: &str| {
-            let Some(found) = layers.graph.views.get(view) else { return Err(OracleError::NoView { view: view.to_owned() }) };
-            found.read(at, &Query::Scan { limit: usize::MAX }).map_err(|error| OracleError::Layers(error.to_string()))
-        };
+    /// Compares the views with the answers. `all` makes all rows of a view from those that are here.
+    fn compare(
+        &self,
+        layers: &Layers<E>,
+        made: Made,
+        outcomes: Vec<Outcome>,
+        dir: &Path,
+        mut all: impl FnMut(&str, Vec<AnswerRow>) -> Result<Vec<AnswerRow>, OracleError>,
+    ) -> Result<Report, OracleError> {
+        let mut ours = |view: &str| layers.rows(view).and_then(|rows| all(view, rows));
         let mut views = Vec::new();
         for (number, ((view, _), outcome)) in self.queries.iter().zip(outcomes).enumerate() {
             let failed = |error| OracleError::Query { view: view.clone(), error };
             if let Some(error) = outcome.error {
                 return Err(failed(error));
             }
-            let answers = BufReader::new(std::fs::File::open(file(number)).map_err(storage)?);
+            let answers = BufReader::new(std::fs::File::open(answer_file(dir, number)).map_err(|error| storage(dir, error))?);
             let compared = compare(view, ours(view)?, answers).map_err(|error| failed(error.to_string()))?;
             views.push(Compared { oracle_ms: outcome.ms, ..compared });
         }
@@ -113,21 +187,38 @@ impl<E: Event> Oracle<E> {
         others.retain(|view| self.queries.iter().all(|(queried, _)| queried != view));
         if others.iter().any(|view| view == ERRORS) {
             others.retain(|view| view != ERRORS);
-            views.push(compare(ERRORS, ours(ERRORS)?, std::io::empty()).map_err(storage)?);
+            views.push(compare(ERRORS, ours(ERRORS)?, std::io::empty()).map_err(|error| storage(dir, error))?);
         }
         Ok(Report {
             views,
             not_compared: others,
-            events: blocks.events,
-            seed: scale.seed,
-            workers: scale.workers,
+            events: made.events,
+            seed: made.scale.seed,
+            workers: made.scale.workers,
+            processes: made.processes,
             cuts: layers.cuts,
-            last_tick: at,
-            events_ms,
+            last_tick: layers.last,
+            events_ms: made.ms,
             batch_ms: layers.batch_ms,
             speed_ms: layers.speed_ms,
         })
     }
+}
+
+/// What was compared, beside what was found.
+struct Made {
+    scale: Scale,
+    events: u64,
+    processes: usize,
+    ms: u64,
+}
+
+fn answer_file(dir: &Path, at: usize) -> PathBuf {
+    dir.join(format!("answer-{at}.json"))
+}
+
+fn storage(dir: &Path, source: std::io::Error) -> OracleError {
+    OracleError::Storage { dir: dir.to_owned(), source }
 }
 
 /// Compares a view's rows with the lines of an answer.
@@ -153,7 +244,7 @@ pub struct Scale {
     pub events: u64,
     /// What they, and the cuts, are made from.
     pub seed: u64,
-    /// Workers of each layer.
+    /// Workers of each layer, in each process.
     pub workers: usize,
 }
 
@@ -168,8 +259,10 @@ pub struct Report {
     pub events: u64,
     /// The seed.
     pub seed: u64,
-    /// Workers of each layer.
+    /// Workers of each layer, in each process.
     pub workers: usize,
+    /// Processes.
+    pub processes: usize,
     /// The full batch ends before the first cut, the incremental one before the second; the speed layer has the rest.
     pub cuts: [Tick; 2],
     /// The tick at which the views were read.
@@ -252,6 +345,9 @@ pub enum OracleError {
     /// Our own layers failed.
     #[error("{0}")]
     Layers(String),
+    /// Another process is gone.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
 }
 
 /// What the engine says of a query.
@@ -282,7 +378,7 @@ fn answer(plan: &serde_json::Value) -> Result<Vec<Outcome>, OracleError> {
     lines.map(|line| serde_json::from_slice(line).map_err(|error| OracleError::Engine(error.to_string()))).collect()
 }
 
-/// The events as the log would hand them out.
+/// The events as the log would hand them out: of all, those of this process.
 struct Blocks<E: Event> {
     blocks: Vec<Block<E>>,
     events: u64,
@@ -292,18 +388,27 @@ struct Blocks<E: Event> {
 }
 
 impl<E: Event> Blocks<E> {
-    fn new(events: impl Iterator<Item = (Tick, E)>) -> Self {
+    /// Of the blocks of all events, `count` of them at the most, a process takes each whose number is its own.
+    fn new(events: impl Iterator<Item = (Tick, E)>, count: u64, crew: &Crew) -> Self {
         let mut events = events.peekable();
-        let mut blocks = Vec::new();
-        let mut count = 0;
-        while events.peek().is_some() {
-            let block = Block::from_events_at(Partition(0), Offset(count), events.by_ref().take(BLOCK_EVENTS_MAX));
-            count += block.len() as u64;
-            blocks.push(block);
+        let mut made = Self { blocks: Vec::new(), events: 0, first: events.peek().map_or(Tick(0), |(tick, _)| *tick), end: Tick(1) };
+        let processes = crew.processes();
+        let block_events = match processes {
+            1 => BLOCK_EVENTS_MAX,
+            n => usize::try_from(count / (BLOCKS_MIN * n as u64)).map_or(BLOCK_EVENTS_MAX, |events| events.clamp(1, BLOCK_EVENTS_MAX)),
+        };
+        for number in 0.. {
+            if events.peek().is_none() {
+                break;
+            }
+            let block = Block::from_events_at(Partition(0), Offset(made.events), events.by_ref().take(block_events));
+            made.events += block.len() as u64;
+            made.end = Tick(block.last_tick().0 + 1);
+            if number % processes == crew.process() {
+                made.blocks.push(block);
+            }
         }
-        let first = blocks.first().map_or(Tick(0), Block::first_tick);
-        let end = Tick(blocks.last().map_or(0, |block| block.last_tick().0) + 1);
-        Self { blocks, events: count, first, end }
+        made
     }
 
     /// A tick at about the given share of the way, in thousandths.
@@ -322,19 +427,21 @@ struct Layers<E: Event> {
     cuts: [Tick; 2],
     batch_ms: [u64; 2],
     speed_ms: u64,
-    _workers: SpeedWorkers<E>,
+    /// The last tick, at which views are read.
+    last: Tick,
+    workers: Arc<SpeedWorkers<E>>,
 }
 
 impl<E: Event> Layers<E> {
-    fn run(dataflow: &Arc<dyn Dataflow<E>>, blocks: &Blocks<E>, scale: &Scale) -> Result<Self, OracleError> {
+    fn run(dataflow: &Arc<dyn Dataflow<E>>, blocks: &Blocks<E>, scale: &Scale, crew: &Crew) -> Result<Self, OracleError> {
         let mut random = Random::new(scale.seed);
         let cuts = [blocks.cut(250 + random.below(200)), blocks.cut(550 + random.below(200))];
         let mut base = Generation::empty(scale.workers);
         let mut batch_ms = [0; 2];
-        for (cut, ms) in cuts.into_iter().zip(&mut batch_ms) {
+        for (number, (cut, ms)) in (0..).zip(cuts.into_iter().zip(&mut batch_ms)) {
             let started = Instant::now();
             let feed = Feed::new(blocks.between(base.frontier, cut), Some(cut));
-            let output = run_batch(dataflow, Some(&base), feed, cut, scale.workers, &Arc::new(AtomicBool::new(false)));
+            let output = run_batch(dataflow, Some(&base), feed, cut, crew.for_graph(number), &Arc::new(AtomicBool::new(false)));
             let shards = output.map_err(|error| OracleError::Layers(error.to_string()))?.shards;
             base = Generation { id: base.id + 1, frontier: cut, shards };
             *ms = elapsed_ms(started);
@@ -346,7 +453,7 @@ impl<E: Event> Layers<E> {
             // Full: the reader will look anyway.
             let _ = moved.try_send(());
         };
-        let workers = SpeedWorkers::start(scale.workers, Arc::new(progress)).map_err(OracleError::Layers)?;
+        let workers = Arc::new(SpeedWorkers::start(crew.clone(), Arc::new(progress)).map_err(OracleError::Layers)?);
         let feed = Feed::new(blocks.between(base.frontier, blocks.end), None);
         let from = base.frontier;
         // One tick of history: only the last is read.
@@ -359,7 +466,13 @@ impl<E: Event> Layers<E> {
             graph.history.serve(graph.upper().0);
             let _ = wait.recv_timeout(LOOK_PAUSE_MAX);
         }
-        Ok(Self { graph, cuts, batch_ms, speed_ms: elapsed_ms(started), _workers: workers })
+        Ok(Self { graph, cuts, batch_ms, speed_ms: elapsed_ms(started), last: Tick(blocks.end.0 - 1), workers })
+    }
+
+    /// The rows of a view, of those that are here.
+    fn rows(&self, view: &str) -> Result<Vec<AnswerRow>, OracleError> {
+        let Some(found) = self.graph.views.get(view) else { return Err(OracleError::NoView { view: view.to_owned() }) };
+        found.read(self.last, &Query::Scan { limit: usize::MAX }).map_err(|error| OracleError::Layers(error.to_string()))
     }
 }
 

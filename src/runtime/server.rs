@@ -267,6 +267,9 @@ impl<E: Event> Server<E> {
     }
 
     fn halt(&mut self) {
+        if let Some(cluster) = &self.shared.cluster {
+            cluster.stop_waiting();
+        }
         self.shared.node.stop_batch();
         self.ticker_stop.store(true, Ordering::Release);
         drop(self.stop.take());
@@ -352,7 +355,7 @@ fn start_node<E: Event>(program: &Program<E>, log: &Log<E>, options: &ServerOpti
 }
 
 impl<E: Event> Handler for Member<E> {
-    fn answer(&self, _from: usize, request: serde_json::Value, body: Vec<u8>) -> serde_json::Value {
+    fn answer(&self, _from: usize, request: &[u8], body: &[u8]) -> Vec<u8> {
         let answer = |request| match (request, self.shared.get()) {
             (Request::Command(command), _) => Reply::Report(Box::new(self.node.obey(&command))),
             (Request::GiveUp { attempt }, _) => {
@@ -360,7 +363,7 @@ impl<E: Event> Handler for Member<E> {
                 Reply::Done
             }
             (_, None) => Reply::Refused(Refusal::Serve(crate::serving::ServeError::NotReady)),
-            (Request::Append { numbered, format, on_error }, Some(shared)) => shared.append_as(&numbered, &body, format, on_error).into(),
+            (Request::Append { numbered, format, on_error }, Some(shared)) => shared.append_as(&numbered, body, format, on_error).into(),
             (Request::Read { view, queries, as_of, timeout_ms }, Some(shared)) => {
                 gather::read_part(&shared.serving, &view, queries, as_of, Duration::from_millis(timeout_ms)).into()
             }
@@ -369,12 +372,12 @@ impl<E: Event> Handler for Member<E> {
             (Request::Events, Some(shared)) => Reply::Events(shared.log.events_total()),
         };
         let failed = |message: String| Reply::Refused(Refusal::Other { message, exit_code: 1 });
-        let reply = match serde_json::from_value(request) {
+        let reply = match serde_json::from_slice(request) {
             Ok(request) => catch_unwind(AssertUnwindSafe(|| answer(request)))
                 .unwrap_or_else(|panic| failed(format!("panicked: {}", crate::operators::panic_message(&*panic)))),
             Err(error) => failed(format!("a request that is not understood: {error}")),
         };
-        serde_json::to_value(reply).expect("answers can be written as JSON")
+        serde_json::to_vec(&reply).expect("answers can be written as JSON")
     }
 }
 

@@ -131,7 +131,7 @@ fn a_cluster_is_back_after_a_kill_and_has_every_acknowledged_event_once() {
 #[test]
 fn a_hung_process_is_replaced_and_restarts_have_a_limit() {
     let dir = Dir::new();
-    let mut cluster = Cluster::start(&dir.at("log"), &["-n", "2", "--restarts", "1"], &["--peer-timeout", "2s"]);
+    let mut cluster = Cluster::start(&dir.at("log"), &["-n", "2", "--restarts", "1"], &["--peer-timeout", "3s"]);
     let token = cluster.clients[0].append(&[event(0)]);
     signal("STOP", processes(cluster.id())[&1]);
     cluster.serves_again(2);
@@ -170,7 +170,7 @@ fn a_launcher_that_is_killed_leaves_nobody_behind() {
 #[test]
 fn a_process_that_does_not_stop_is_killed() {
     let dir = Dir::new();
-    for (stop_timeout, signals) in [("1s", 1), ("1h", 2)] {
+    for (stop_timeout, signals) in [("3s", 1), ("1h", 2)] {
         let cluster = Cluster::start(&dir.at("log"), &["-n", "2", "--stop-timeout", stop_timeout], &[]);
         let processes = processes(cluster.id());
         signal("STOP", processes[&1]);

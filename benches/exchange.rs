@@ -95,7 +95,7 @@ fn main() {
     for codec in missing {
         println!("{codec}: {}", codec.available().expect_err("it is missing"));
     }
-    println!("{:<34} {:<12} {:>10} {:>18} {:>10}", "dataflow, workers as", "codec", "median ms", "events/s, millions", "of none");
+    println!("{:<40} {:<12} {:>10} {:>18} {:>10}", "dataflow, workers as", "codec", "median ms", "events/s, millions", "of none");
     let dataflows: [(&str, Arc<dyn Dataflow<Request>>); 3] =
         [("by string", Arc::new(by_string)), ("by integers", Arc::new(by_integer)), ("web_analytics", Arc::new(web_analytics))];
     for (name, dataflow) in &dataflows {
@@ -117,11 +117,11 @@ fn main() {
             let time = median(times);
             let none = *none.get_or_insert(time);
             let codec = codec.map_or("none".to_owned(), |codec| codec.to_string());
-            println!("{way:<34} {codec:<12} {:>10.0} {:>18.2} {:>9.2}x", time * 1e3, events as f64 / time / 1e6, none / time);
+            println!("{way:<40} {codec:<12} {:>10.0} {:>18.2} {:>9.2}x", time * 1e3, events as f64 / time / 1e6, none / time);
         }
     }
 
-    println!("{:<34} {:<12} {:>10} {:>18} {:>10}", "rows alone", "codec", "bytes", "write, ns a row", "read, ns");
+    println!("{:<40} {:<12} {:>10} {:>18} {:>10}", "rows alone", "codec", "bytes", "write, ns a row", "read, ns");
     let generated = || Generator::new(7, GeneratorOptions { paths: 100_000, ..GeneratorOptions::default() }).take(events.min(100_000));
     let strings: Vec<_> = generated().map(|r| ((r.path, ()), 0u64, 1isize)).collect();
     let integers: Vec<_> = generated().map(|r| (((r.bytes, r.status), ()), 0u64, 1isize)).collect();
@@ -137,5 +137,5 @@ fn alone<K: Data, V: Data, R: Change>(name: &str, codec: Codec, rows: &[((K, V),
     let costs: Vec<_> = (0..ROUNDS).map(|_| codec_cost(codec, rows)).collect();
     let each = |of: fn(&lambdaflow::testing::CodecCost) -> f64| median(&mut costs.iter().map(of).collect::<Vec<_>>()) / rows.len() as f64;
     let (written, read) = (each(|cost| cost.written.as_secs_f64() * 1e9), each(|cost| cost.read.as_secs_f64() * 1e9));
-    println!("{name:<34} {codec:<12} {:>10.1} {written:>18.1} {read:>10.1}", each(|cost| cost.bytes as f64));
+    println!("{name:<40} {codec:<12} {:>10.1} {written:>18.1} {read:>10.1}", each(|cost| cost.bytes as f64));
 }

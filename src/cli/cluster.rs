@@ -74,3 +74,15 @@ fn end_with(cluster: &Cluster, stopping: &AtomicBool) {
         std::process::exit(lost.exit_code().into());
     }
 }
+
+/// What became of a command that several processes carry out. Of one that failed because another process is lost, that loss is
+/// said, and once.
+pub(super) fn explain<T, E: Into<Failure>>(cluster: &Cluster, stopping: &AtomicBool, ended: Result<T, E>) -> Result<T, Failure> {
+    ended.map_err(|error| {
+        while stopping.swap(true, Ordering::AcqRel) {
+            // It is being said already, and the process about to end.
+            std::thread::park();
+        }
+        cluster.lost().map_or_else(|| error.into(), Failure::from)
+    })
+}

@@ -8,13 +8,16 @@ use crate::runtime::{Program, command_id, diff_log, diff_log_in};
 
 use super::Failure;
 use super::arguments::{Diff, Format};
+use super::cluster::explain;
 
 pub(super) fn diff<E: Event>(program: &Program<E>, arguments: &Diff) -> Result<u8, Failure> {
     let (processes, limit) = (&arguments.processes, arguments.limit);
     let id = command_id(program, "diff", processes.exchange, vec![("--limit".to_owned(), limit.to_string())])?;
-    let diff = match processes.join(id, &Arc::default())? {
+    let stopping = Arc::default();
+    let diff = match processes.join(id, &stopping)? {
         Some(cluster) => {
-            let Some(diff) = diff_log_in(&cluster, program, &arguments.log, processes.exchange, limit)? else { return Ok(0) };
+            let diff = diff_log_in(&cluster, program, &arguments.log, processes.exchange, limit);
+            let Some(diff) = explain(&cluster, &stopping, diff)? else { return Ok(0) };
             diff
         }
         None => diff_log(program, &arguments.log, processes.workers, limit)?,

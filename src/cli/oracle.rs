@@ -7,8 +7,8 @@ use crate::log::Event;
 use crate::runtime::{Program, command_id};
 use crate::testing::{Compared, OracleError, Report, Scale};
 
-use super::Failure;
 use super::arguments::{Format, Oracle};
+use super::{Failure, cluster};
 
 impl From<OracleError> for Failure {
     fn from(error: OracleError) -> Self {
@@ -28,9 +28,11 @@ pub(super) fn oracle<E: Event>(program: &Program<E>, arguments: &Oracle) -> Resu
     let alike = [("--events", scale.events), ("--seed", scale.seed)].map(|(name, value)| (name.to_owned(), value.to_string()));
     let exchange = arguments.processes.exchange;
     let id = command_id(program, "oracle", exchange, alike.into())?;
-    let report = match arguments.processes.join(id, &Arc::default())? {
+    let stopping = Arc::default();
+    let report = match arguments.processes.join(id, &stopping)? {
         Some(cluster) => {
-            let Some(report) = oracle.check_in(&cluster, &program.dataflow, scale, exchange, dir.path())? else { return Ok(0) };
+            let report = oracle.check_in(&cluster, &program.dataflow, scale, exchange, dir.path());
+            let Some(report) = cluster::explain(&cluster, &stopping, report)? else { return Ok(0) };
             report
         }
         None => oracle.check(&program.dataflow, scale, dir.path())?,

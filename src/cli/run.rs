@@ -11,6 +11,7 @@ use crate::runtime::{Program, Server, ServerOptions};
 
 use super::Failure;
 use super::arguments::Run;
+use super::cluster::explain;
 use super::runnable::open;
 
 /// How often a server looks whether it can go on.
@@ -49,7 +50,8 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
     let server = match &cluster {
         Some(cluster) => {
             let log_options = LogOptions { durability: arguments.durability.into(), ..LogOptions::default() };
-            Server::start_in(cluster, program.clone(), &arguments.log, log_options, options)?
+            let started = Server::start_in(cluster, program.clone(), &arguments.log, log_options, options);
+            explain(cluster, &stopping, started)?
         }
         None => Server::start(program.clone(), open::<E>(&arguments.log, arguments.durability)?, options)?,
     };

@@ -9,7 +9,7 @@ use crate::runtime::{Program, audit_log, audit_log_in, command_id};
 use crate::storage::RealDisk;
 
 use super::arguments::{Audit, Diff, DurabilityArgument, Generate, Ingest, LogCat, LogCopy, LogRedact, Oracle, Run};
-use super::{Failure, client, diff, ingest, oracle, run};
+use super::{Failure, client, cluster, diff, ingest, oracle, run};
 
 /// A program that the command line can carry out. Implemented by [`Program`].
 #[expect(private_interfaces, reason = "the arguments are the command line's own")]
@@ -62,7 +62,7 @@ impl<E: Event> Runnable for Program<E> {
         let Some(dir) = &arguments.log else { return Err(Failure::usage("--log DIR is missing")) };
         let (stopping, exchange) = (Arc::new(AtomicBool::new(false)), arguments.processes.exchange);
         if let Some(cluster) = arguments.processes.join(command_id(self, "audit", exchange, Vec::new())?, &stopping)? {
-            let audited = audit_log_in(&cluster, self, dir, exchange)?;
+            let audited = cluster::explain(&cluster, &stopping, audit_log_in(&cluster, self, dir, exchange))?;
             return audited.map_or(Ok(0), |(at, audits)| client::print_audits(Some(at), &audits, arguments.format));
         }
         let log = open_existing::<E>(dir)?;

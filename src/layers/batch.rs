@@ -11,7 +11,7 @@ use crate::log::{Event, LogError, Tick};
 use crate::operators::{Layer, Purpose, ViewExport, panic_message};
 use crate::runs::{Frozen, Generation, Shard, SlotInfo};
 
-use super::crew::{Crew, join};
+use super::crew::{Crew, join, join_later};
 use super::feed::Feed;
 use super::graph::{Dataflow, build};
 
@@ -72,6 +72,7 @@ pub fn run_batch<E: Event>(
     let halted = Arc::new(AtomicBool::new(false));
     let results: Arc<Mutex<Vec<Option<Part>>>> = Arc::new(Mutex::new((0..crew.workers()).map(|_| None).collect()));
     let panicked: Arc<Mutex<Option<BatchError>>> = Arc::default();
+    let (ended, all_ended) = crossbeam::channel::bounded(crew.workers());
 
     let guards = {
         let (dataflow, feed, halted, results, panicked, stop) =
@@ -107,10 +108,14 @@ pub fn run_batch<E: Event>(
             }
             // Left-over dataflows would keep the thread: after a panic, or when told to stop.
             let _ = catch_unwind(AssertUnwindSafe(|| worker.installed_dataflows().into_iter().for_each(|id| worker.drop_dataflow(id))));
+            let _ = ended.send(());
         })
         .map_err(BatchError::Start)?
     };
-    let joined = join(guards);
+    all_ended.iter().take(crew.workers()).for_each(drop);
+    let given_up = halted.load(Ordering::Acquire) || stop.load(Ordering::Acquire) || feed.failure().is_some();
+    // The connections end when all processes have given up, and the others learn of it only when this returns.
+    let joined = if given_up && crew.processes() > 1 { join_later(guards) } else { join(guards) };
 
     if let Some(error) = panicked.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(error);

@@ -156,3 +156,10 @@ pub fn hush_broken_exchange() {
 pub(super) fn join<T: Send + 'static>(guards: WorkerGuards<T>) -> Vec<Result<T, String>> {
     catch_unwind(AssertUnwindSafe(|| guards.join())).unwrap_or_default()
 }
+
+/// As [`join`], beside whoever asks for it.
+pub(super) fn join_later<T: Send + 'static>(guards: WorkerGuards<T>) -> Vec<Result<T, String>> {
+    // Without a thread for it, the guards wait where they are dropped.
+    let _ = std::thread::Builder::new().name("join".to_owned()).spawn(move || drop(join(guards)));
+    Vec::new()
+}

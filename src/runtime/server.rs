@@ -181,7 +181,7 @@ impl<E: Event> Server<E> {
         options: ServerOptions,
     ) -> Result<Self, StartError> {
         let started = Self::try_start_in(cluster, program, dir, log_options, options);
-        started.inspect_err(|error| cluster.leave(&format!("it could not start: {error}")))
+        started.map_err(|error| end_of_start(cluster, error, "it could not start"))
     }
 
     fn try_start_in(
@@ -280,6 +280,14 @@ impl<E: Event> Drop for Server<E> {
     fn drop(&mut self) {
         self.halt();
     }
+}
+
+/// Tells the others why this process ends. When one of them was lost before, whatever failed here failed for that.
+fn end_of_start(cluster: &Cluster, error: StartError, what: &str) -> StartError {
+    let consequence = is_broken_exchange(&error.to_string());
+    let lost = if consequence { cluster.wait_for_loss(LOSS_PATIENCE) } else { cluster.lost() };
+    cluster.leave(&format!("{what}: {error}"));
+    lost.map_or(error, StartError::Cluster)
 }
 
 /// What the processes that carry out a command together must run alike.
@@ -685,7 +693,7 @@ pub fn audit_log_in<E: Event>(
     exchange: Codec,
 ) -> Result<Option<(Tick, Vec<Audit>)>, StartError> {
     let audited = try_audit_log_in(cluster, program, dir, exchange);
-    audited.inspect_err(|error| cluster.leave(&format!("it could not audit: {error}")))
+    audited.map_err(|error| end_of_start(cluster, error, "it could not audit"))
 }
 
 fn try_audit_log_in<E: Event>(

@@ -41,7 +41,7 @@ fn processes_that_were_started_differently_say_what_differs_on_both_sides() {
     type Change = fn(&Dir, &mut Plan);
     // What the second process has, and what both say of it.
     let cases: [(&str, Change, &[&str]); 5] = [
-        ("-w", |_, plan| plan.workers = 2, &["process 1 has -w 2, process 0 has -w 1"]),
+        ("-w", |_, plan| plan.workers = 2, &["process 1 has -w 2, process 0 has 1"]),
         ("dataflow", |_, plan| plan.dataflow = "bank", &["the dataflow bank", "web_analytics"]),
         ("history", |_, plan| plan.more.extend(["--history".to_owned(), "7s".to_owned()]), &["--history 7000 ms", "5000 ms"]),
         (
@@ -51,7 +51,7 @@ fn processes_that_were_started_differently_say_what_differs_on_both_sides() {
                 plan.hostfile = dir.file("other-hosts", [&plan.addresses[0], &plan.addresses[1], &third].map(String::as_str).join("\n"));
                 plan.addresses.push(third);
             },
-            &["-n 3", "-n 2"],
+            &["process 1 has -n 3, process 0 has 2"],
         ),
         (
             "another address",
@@ -157,7 +157,7 @@ fn addresses_that_cannot_be_used_are_errors() {
     // Not one of this machine: TEST-NET-1, RFC 5737.
     let mut foreign = plan.clone();
     foreign.hostfile = dir.file("foreign", "192.0.2.1:2101\n192.0.2.1:2102\n");
-    let _ = foreign.launch(0).wait().exits(2).says(&["192.0.2.1:2101", "LAMBDAFLOW_CLUSTER_TOKEN"]);
+    let _ = foreign.launch(0).wait().exits(2).says(&["addresses that other machines reach", "LAMBDAFLOW_CLUSTER_TOKEN"]);
     let _ = foreign.with(&["--insecure"]).launch(0).wait().exits(2).says(&["process 0 cannot listen on 192.0.2.1:2101", "hint"]);
 
     // Nobody answers at a name that there is not.
@@ -211,9 +211,9 @@ fn numbers_that_cannot_be_right_are_usage_errors() {
     let dir = Dir::new();
     let log = dir.at("log");
     let cases: [(&[&str], &str); 7] = [
-        (&["-w", "0"], "-w"),
-        (&["-n", "0"], "-n"),
-        (&["-w", "100000"], "-w"),
+        (&["-w", "0"], "--workers"),
+        (&["-n", "0"], "--processes"),
+        (&["-w", "100000"], "--workers"),
         (&["-n", "2", "-p", "5"], "no process 5 of 2"),
         (&["-n", "2", "-p", "2"], "no process 2 of 2"),
         (&["-n", "2", "-h", "/nowhere/hosts"], "/nowhere/hosts"),

@@ -9,29 +9,33 @@ use super::harness::*;
 use super::tools::{Mount, needs};
 
 /// Kills at durable steps, unless `LAMBDAFLOW_CLUSTER_KILLS` says otherwise.
-const KILLS: u64 = 10;
+const KILLS: u64 = 7;
+/// How long appends are made until a step is reached.
+const UNDER_LOAD: Duration = Duration::from_millis(2_500);
 /// Steps of the program at which a process may be killed, and how often a process comes there, or more often.
 const STEPS: [(&str, u64); 17] = [
     ("append.before_write", 20),
     ("append.after_write", 20),
     ("append.after_sync", 20),
-    ("segment_create.before_dir_sync", 2),
-    ("seal.before_footer", 2),
-    ("seal.before_rename", 2),
-    ("seal.before_remove", 2),
-    ("mark.before_write", 3),
-    ("mark.after_write", 3),
-    ("runs.before_footer", 6),
-    ("runs.after_sync", 6),
-    ("manifest.before_write", 3),
-    ("manifest.after_write", 3),
-    ("manifest.before_remove", 3),
-    ("handover.before_adopt", 3),
-    ("handover.before_switch", 3),
-    ("handover.after_switch", 3),
+    ("segment_create.before_dir_sync", 1),
+    ("seal.before_footer", 1),
+    ("seal.before_rename", 1),
+    ("seal.before_remove", 1),
+    ("mark.before_write", 1),
+    ("mark.after_write", 1),
+    ("runs.before_footer", 4),
+    ("runs.after_sync", 4),
+    ("manifest.before_write", 2),
+    ("manifest.after_write", 2),
+    ("manifest.before_remove", 2),
+    ("handover.before_adopt", 2),
+    ("handover.before_switch", 2),
+    ("handover.after_switch", 2),
 ];
 /// Events of an append.
 const APPENDED: u64 = 5;
+/// Something was heard of a process so long before it stopped, at the most.
+const SAID_LAST: Duration = Duration::from_millis(200);
 
 /// What became of events that were sent: those of `acknowledged` are there, of `open` all or none of each.
 #[derive(Default)]
@@ -115,7 +119,7 @@ fn a_killed_stopped_or_ended_process_ends_the_others_and_costs_nothing() {
         println!("{context}: the others end after {} ms", noticed.as_millis());
         match name {
             "STOP" => {
-                assert!(noticed >= PEER_TIMEOUT, "{context}: after {noticed:?}");
+                assert!(noticed >= PEER_TIMEOUT - SAID_LAST, "{context}: after {noticed:?}");
                 signal("CONT", gone.id());
                 let others: Vec<String> =
                     (0..plan.processes()).filter(|process| *process != lost).map(|process| plan.name(process)).collect();
@@ -169,18 +173,20 @@ fn a_kill_at_any_durable_step_of_any_process_costs_nothing() {
         });
         if let Some(urls) = urls {
             let clients: Vec<Client> = urls.iter().map(|url| Client::new(url)).collect();
-            let until = Instant::now() + Duration::from_secs(6);
+            let until = Instant::now() + UNDER_LOAD;
             let before = sent.acknowledged.len();
             sent.append_while(&clients, || Instant::now() < until && guards[lost].ended().is_none());
-            assert!(sent.acknowledged.len() > before || guards[lost].ended().is_some(), "{context}: nothing was taken");
+            assert!(sent.acknowledged.len() > before || !sent.open.is_empty(), "{context}: nothing was taken");
             under_load += 1;
         } else {
             in_start += 1;
         }
         let mut gone = guards.remove(lost);
-        if gone.ended().is_none() {
+        if sent.open.is_empty() && gone.ended().is_none() {
             // A step that it did not come to: then it is killed as it is.
             never += 1;
+        } else {
+            eventually("it is killed", || gone.ended());
         }
         let since = Instant::now();
         gone.kill();

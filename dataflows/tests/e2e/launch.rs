@@ -239,11 +239,11 @@ fn several_processes_are_compared_with_sql() {
 fn mistakes_are_said_once_and_start_nothing() {
     for (arguments, says) in [
         (&["-n", "2"][..], "required arguments were not provided"),
-        (&["run", "web_analytics", "--log", "l"], "--processes <PROCESSES>"),
+        (&["run", "web_analytics", "--log", "l"], "--processes <N>"),
         (&["-n", "0", "run", "web_analytics", "--log", "l"], "between 1 and 256 processes"),
         (&["-n", "2", "-p", "1", "run", "web_analytics", "--log", "l"], "`launch` has no option -p"),
         (&["-n", "2", "-h", "hosts", "run", "web_analytics", "--log", "l"], "`launch` has no option -h"),
-        (&["-n", "2", "run", "web_analytics", "--log", "l", "-p", "1"], "'--process <PROCESS>' cannot be used multiple times"),
+        (&["-n", "2", "run", "web_analytics", "--log", "l", "-p", "1"], "'--process <P>' cannot be used multiple times"),
         (&["-n", "2", "-w", "1", "run", "web_analytics", "--log", "l", "-w", "1"], "cannot be used multiple times"),
         (&["-n", "2", "run", "web_analytics"], "--log <DIR>"),
         (&["-n", "2", "run", "nothing", "--log", "l"], "there is no dataflow `nothing`"),

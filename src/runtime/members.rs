@@ -119,16 +119,22 @@ impl From<Vec<Vec<AnswerRow>>> for Reply {
     }
 }
 
-/// What process 0 says when the log can be opened.
+/// What process 0 says when it has the lock of the log.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Opening {
-    /// The log's id.
-    pub log: String,
+pub(super) struct Place {
     /// What it wrote into the log's directory just now.
     pub mark: String,
     /// Its path to the directory.
     pub dir: String,
 }
+
+/// What a process says when it has the lock of its share.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Locked;
+
+/// What process 0 says when all may open their shares.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Opening;
 
 /// What a process says when it can take part.
 #[derive(Debug, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use crate::layers::{
     BATCH_EVENTS_MAX, Blueprint, Coordinator, Crew, Cycle, CycleError, Handover, Node, NodeOptions, OneProcess, Processes, Started,
     is_broken_exchange,
 };
-use crate::log::{Event, EventType, Log, LogError, LogOptions, Share, SystemClock, Tick, place};
+use crate::log::{Claim, Event, EventType, Log, LogError, LogOptions, Share, ShareLock, SystemClock, Tick, place};
 use crate::operators::Codec;
 use crate::runs::{Audit, GenerationError, GenerationStore, ViewInfo};
 use crate::serving::{Answer, Read, Serving};
@@ -24,7 +24,7 @@ use crate::storage::RealDisk;
 use super::build::build_id;
 use super::gather;
 use super::lines::for_each_line;
-use super::members::{APPEND_PATIENCE, AllProcesses, NO_LIMIT, Opening, Ready, Refusal, Reply, Request, Serves, ask};
+use super::members::{APPEND_PATIENCE, AllProcesses, Locked, NO_LIMIT, Opening, Place, Ready, Refusal, Reply, Request, Serves, ask};
 use super::program::{OnError, Program};
 use super::service::{
     Appended, BatchStatus, Format, Layers, Numbered, ProcessStatus, Rejected, Service, ServiceError, SpeedStatus, Status,
@@ -166,9 +166,11 @@ impl<E: Event> Server<E> {
     }
 
     /// What the other processes of a cluster must run alike.
-    pub fn program_id(program: &Program<E>, options: &ServerOptions) -> Result<ProgramId, StartError> {
+    pub fn program_id(program: &Program<E>, log_options: &LogOptions, options: &ServerOptions) -> Result<ProgramId, StartError> {
+        // What one process acknowledges without syncing it is missing in an answer of all.
+        let durability = ("--durability".to_owned(), format!("{:?}", log_options.durability).to_lowercase());
         let history = ("--history".to_owned(), format!("{} ms", options.history.as_millis()));
-        program_id(program, vec![("the command".to_owned(), "run".to_owned()), history, exchange_id(options.exchange)])
+        program_id(program, vec![("the command".to_owned(), "run".to_owned()), durability, history, exchange_id(options.exchange)])
     }
 
     /// As [`Server::start`], as one of the processes of a cluster over the log in `dir`. Process 0 recovers the log; then each
@@ -312,26 +314,27 @@ fn exchange_id(codec: Codec) -> (String, String) {
     ("--exchange".to_owned(), same)
 }
 
-/// Opens this process's share of a log that all processes reach.
+/// Opens this process's share of a log that all processes reach. Every process locks its share before anything is read.
 fn open_share<E: Event>(cluster: &Cluster, dir: &Path, options: LogOptions) -> Result<Log<E>, StartError> {
-    let disk = Arc::new(RealDisk);
-    if cluster.membership().process == 0 {
-        let prepared = Log::prepare(disk.clone(), Arc::new(SystemClock), dir, options.clone())?;
-        let mark = place::mark(&*disk, dir)?;
-        cluster.tell_all(&Opening { log: prepared.log_id().to_owned(), mark, dir: dir.display().to_string() });
+    let (disk, clock) = (Arc::new(RealDisk), Arc::new(SystemClock));
+    let process = cluster.membership().process;
+    if process == 0 {
+        let claim = Claim::take(disk.clone(), clock, dir)?;
+        cluster.tell_all(&Place { mark: place::mark(&*disk, dir)?, dir: dir.display().to_string() });
+        cluster.others().try_for_each(|other| cluster.hear::<Locked>(other).map(drop))?;
+        let prepared = claim.prepare(options.clone())?;
+        cluster.tell_all(&Opening);
         return Ok(prepared.open(options)?);
     }
-    let opening: Opening = cluster.hear(0)?;
-    if !place::is_marked(&*disk, dir, &opening.mark) {
-        let (own, theirs) = (dir.display(), &opening.dir);
-        let process = cluster.membership().process;
-        return Err(ClusterError::Mismatch(format!(
-            "--log {own} of process {process} is not the directory {theirs} of process 0, which holds log {}",
-            opening.log
-        ))
-        .into());
+    let theirs: Place = cluster.hear(0)?;
+    if !place::is_marked(&*disk, dir, &theirs.mark) {
+        let (own, theirs) = (dir.display(), &theirs.dir);
+        return Err(ClusterError::Mismatch(format!("--log {own} of process {process} is not the directory {theirs} of process 0")).into());
     }
-    Ok(Log::open_share(disk, Arc::new(SystemClock), dir, options)?)
+    let lock = ShareLock::take(&*disk, dir, options.share)?;
+    cluster.tell(0, &Locked);
+    cluster.hear::<Opening>(0)?;
+    Ok(Log::open_locked_share(disk, clock, dir, options, lock)?)
 }
 
 fn start_node<E: Event>(program: &Program<E>, log: &Log<E>, options: &ServerOptions, crew: Crew) -> Result<Node<E>, StartError> {

@@ -168,7 +168,7 @@ fn take_part(part: &Part, dir: &Path) {
     // Alone, too, it is started as a process of a cluster would be, so that all shapes do the same.
     let membership = Membership::new(part.workers, part.process, part.processes, Some(&dir.join("hosts"))).expect("a good list");
     let options = ClusterOptions { membership, token: String::new(), connect_timeout: PATIENCE, peer_timeout: PEER_TIMEOUT };
-    let id = Server::program_id(&program(), &server_options).expect("a good dataflow");
+    let id = Server::program_id(&program(), &LogOptions::default(), &server_options).expect("a good dataflow");
     let cluster = Cluster::join(&options, id).unwrap_or_else(|error| panic!("{error}"));
     let server = Server::start_in(&cluster, program(), &dir.join("log"), LogOptions::default(), server_options);
     let server = server.unwrap_or_else(|error| panic!("{error}"));

@@ -134,7 +134,8 @@ fn a_closed_connection_a_goodbye_and_silence_are_noticed_by_all() {
     clusters[2].leave("its disk is full");
     for survivor in [0, 1] {
         let lost = lost(&clusters[survivor]);
-        assert!(matches!(&lost, ClusterError::Stopped { process: 2, why, .. } if why == "its disk is full"), "{lost}");
+        // Who hears it from the other survivor first, names that one, too.
+        assert!(matches!(&lost, ClusterError::Stopped { process: 2, why, .. } if why.starts_with("its disk is full")), "{lost}");
     }
 
     // Silence: it met the others, and then its threads stand still.
@@ -255,7 +256,7 @@ fn another_cluster_and_a_second_of_the_same_number_stay_outside() {
         let options = options(&addresses, 0);
         move || Cluster::join(&options, program())
     });
-    let other = ClusterOptions { token: "another".to_owned(), connect_timeout: Duration::from_millis(300), ..options(&addresses, 1) };
+    let other = ClusterOptions { token: "another".to_owned(), connect_timeout: Duration::from_millis(1_500), ..options(&addresses, 1) };
     let refused = Cluster::join(&other, program()).err().expect("its token differs");
     assert!(refused.to_string().contains("tokens differ"), "{refused}");
     let second = Cluster::join(&options(&addresses, 1), program()).unwrap_or_else(|error| panic!("{error}"));

@@ -4,8 +4,8 @@
 mod log_support;
 
 use lambdaflow::log::{
-    Ack, Clock, Log, LogError, LogOptions, LogReader, Offset, Partition, Prepared, RedactRequest, Share, SimClock, Tick, info, lock_dir,
-    redact, rewrite, salvage, verify,
+    Ack, Claim, Clock, Log, LogError, LogOptions, LogReader, Offset, Partition, Prepared, RedactRequest, Share, ShareLock, SimClock, Tick,
+    info, lock_dir, redact, rewrite, salvage, verify,
 };
 use lambdaflow::storage::{Disk, RealDisk, Rng, SimDisk};
 use log_support::*;
@@ -562,6 +562,44 @@ fn whoever_wants_the_whole_log_is_refused_while_any_share_is_open() {
     let report = redact::<Note>(Arc::clone(&on), Arc::clone(&clock) as Arc<dyn Clock>, &dir, &request).unwrap();
     assert_eq!(report.matching_total(), 3);
     assert_eq!(cluster_in(&on, &clock, &dir, 2, &inline()).unwrap().len(), 2);
+}
+
+/// As a cluster opens a log: the locks first. A process that is so late that its cluster is gone when it gets its lock keeps
+/// others out until it ends, and has not opened anything.
+#[test]
+fn shares_are_locked_before_the_log_is_touched() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().join("log");
+    let on = Arc::new(RealDisk) as Arc<dyn Disk>;
+    let clock = SimClock::at(1_000);
+    let of_two = |index| Share { index, of: 2 };
+    let claim = || Claim::take(Arc::clone(&on), Arc::clone(&clock) as Arc<dyn Clock>, &dir);
+    let open_whole = || Log::<Note>::open(Arc::clone(&on), Arc::clone(&clock) as Arc<dyn Clock>, &dir, inline());
+
+    drop(claim().unwrap());
+    let late = ShareLock::take(&RealDisk, &dir, of_two(1)).unwrap();
+    assert_eq!(open_whole().err().unwrap().exit_code(), 6);
+    // Nor does it open its share for a cluster of other numbers.
+    let of_three = claim().unwrap();
+    assert_eq!(ShareLock::take(&RealDisk, &dir, Share { index: 1, of: 3 }).err().unwrap().exit_code(), 6);
+    drop((of_three, late));
+
+    let claimed = claim().unwrap();
+    assert_eq!(open_whole().err().unwrap().exit_code(), 6);
+    let lock = ShareLock::take(&RealDisk, &dir, of_two(1)).unwrap();
+    let prepared = claimed.prepare::<Note>(share(0, 2, &inline())).unwrap();
+    let first = prepared.open(share(0, 2, &inline())).unwrap();
+    let second =
+        Log::<Note>::open_locked_share(Arc::clone(&on), Arc::clone(&clock) as Arc<dyn Clock>, &dir, share(1, 2, &inline()), lock).unwrap();
+    first.append(notes(0..1)).unwrap();
+    second.append(notes(1..2)).unwrap();
+    drop(first);
+    assert_eq!(open_whole().err().unwrap().exit_code(), 6);
+    drop(second);
+    let log = open_whole().unwrap();
+    assert_eq!(log.events_total(), 2);
+    // Who has the whole log has every share that ever was.
+    assert_eq!(ShareLock::take(&RealDisk, &dir, of_two(1)).err().unwrap().exit_code(), 6);
 }
 
 #[test]

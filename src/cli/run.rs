@@ -45,11 +45,11 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
         exchange: arguments.processes.exchange,
     };
     let stopping = Arc::new(AtomicBool::new(false));
-    let id = Server::program_id(program, &options)?;
+    let log_options = LogOptions { durability: arguments.durability.into(), ..LogOptions::default() };
+    let id = Server::program_id(program, &log_options, &options)?;
     let cluster = arguments.processes.join(id, &stopping)?;
     let server = match &cluster {
         Some(cluster) => {
-            let log_options = LogOptions { durability: arguments.durability.into(), ..LogOptions::default() };
             let started = Server::start_in(cluster, program.clone(), &arguments.log, log_options, options);
             explain(cluster, &stopping, started)?
         }

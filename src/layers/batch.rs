@@ -110,7 +110,7 @@ pub fn run_batch<E: Event>(
             let _ = catch_unwind(AssertUnwindSafe(|| worker.installed_dataflows().into_iter().for_each(|id| worker.drop_dataflow(id))));
             let _ = ended.send(());
         })
-        .map_err(BatchError::Start)?
+        .map_err(|reason| if given_up.load(Ordering::Acquire) { BatchError::Stopped } else { BatchError::Start(reason) })?
     };
     all_ended.iter().take(crew.workers()).for_each(drop);
     let given_up = halted.load(Ordering::Acquire) || stop.load(Ordering::Acquire) || feed.failure().is_some();

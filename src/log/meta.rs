@@ -5,6 +5,7 @@ use super::error::LogError;
 use super::event::{Event, EventType, Types};
 use super::frame::LogId;
 use super::mark::{self, Mark, share_of_name};
+use super::place;
 use super::position::{Partition, Tick};
 use crate::storage::{Disk, EntryKind, uninterrupted};
 use serde::{Deserialize, Serialize};
@@ -65,7 +66,8 @@ pub(crate) fn look(disk: &dyn Disk, dir: &Path) -> Result<Found, LogError> {
     // Creation writes these names, and `log.json` after all of them.
     let mark = |name: &str| name == mark::NAME || share_of_name(mark::NAME, name).is_some();
     let lock = |name: &str| name == LOCK_NAME || share_of_name(LOCK_NAME, name).is_some();
-    let ours = |name: &str| lock(name) || mark(name) || name.strip_suffix(".tmp").is_some_and(|name| name == META_NAME || mark(name));
+    let written = |name: &str| mark(name) || name == place::NAME;
+    let ours = |name: &str| lock(name) || written(name) || name.strip_suffix(".tmp").is_some_and(|name| name == META_NAME || written(name));
     for entry in entries {
         let name = entry.name.to_string_lossy().into_owned();
         let partition = name.strip_prefix('p').is_some_and(|number| number.len() >= 4 && number.bytes().all(|byte| byte.is_ascii_digit()));

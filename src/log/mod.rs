@@ -95,4 +95,4 @@ pub use redact::{
 pub use report::{LogInfo, PartitionInfo, VerifyReport, info, verify};
 pub use rewrite::{RewriteReport, rewrite};
 pub use salvage::{Lost, SalvageReport, salvage};
-pub use share::{Prepared, lock_dir};
+pub use share::{Claim, Prepared, ShareLock, lock_dir};

@@ -8,7 +8,7 @@ use super::frame::LogId;
 use crate::storage::Disk;
 
 /// The file that says which run of a cluster has the log.
-const NAME: &str = "cluster";
+pub(crate) const NAME: &str = "cluster";
 
 /// Marks a log's directory, whose lock is held. Returns the mark, which is unlike any other.
 pub fn mark(disk: &dyn Disk, dir: &Path) -> Result<String, LogError> {

@@ -1,10 +1,15 @@
 //! One log, several processes: each has a share of the partitions, and is the only one to write to them.
 //!
 //! ```text
-//! process 0   Log::prepare      takes DIR/lock, recovers the whole log, lets it grow
-//! process 0   Prepared::open    opens share 0, keeps DIR/lock
-//! process k   Log::open_share   after that: takes DIR/lock-000k, opens share k
+//! process 0   Claim::take              takes DIR/lock
+//! process k   ShareLock::take          after that: takes DIR/lock-000k
+//! process 0   Claim::prepare           when all have: recovers the whole log, lets it grow
+//! process 0   Prepared::open           opens share 0, keeps DIR/lock
+//! process k   Log::open_locked_share   after the log was prepared: opens share k
 //! ```
+//!
+//! Locks come first, so that a process that is late, and whose cluster is gone by then, holds up others but never writes beside
+//! them: it opens its share when process 0 says so.
 //!
 //! Who wants the whole log takes DIR/lock, and then every lock of a share that there is: a process that outlived process 0 may
 //! still be appending.
@@ -21,6 +26,53 @@ use std::io::ErrorKind;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// The lock of a log, or of a directory that will be one. Nothing was looked into yet.
+pub struct Claim {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    dir: PathBuf,
+    lock: LockGuard,
+}
+
+/// The lock of a share other than the first.
+pub struct ShareLock(LockGuard);
+
+impl ShareLock {
+    /// Takes the lock of a share of the log in `dir`. [`LogError::InUse`] when another process has it.
+    pub fn take(disk: &dyn Disk, dir: &Path, share: Share) -> Result<Self, LogError> {
+        Ok(Self(lock_share(disk, dir, share.index)?))
+    }
+}
+
+impl Claim {
+    /// Takes the lock of the log in `dir`, which is made when there is none.
+    pub fn take(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, dir: &Path) -> Result<Self, LogError> {
+        look(&*disk, dir)?; // a directory of something else is left as it is
+        uninterrupted(|| disk.create_dir(dir)).map_err(|error| LogError::storage("create", dir, error))?;
+        let lock = lock_share(&*disk, dir, 0)?;
+        Ok(Self { disk, clock, dir: dir.to_path_buf(), lock })
+    }
+
+    /// As [`Log::prepare`], when the locks of all shares that will be opened are taken by those who will. No others may be.
+    pub fn prepare<E: Event>(self, options: LogOptions) -> Result<Prepared<E>, LogError> {
+        let Self { disk, clock, dir, lock } = self;
+        let of = options.share.of;
+        let lock: LockGuard = Box::new(Locks { _shares: share_locks(&*disk, &dir, |index| index >= of)?, _own: lock });
+        let partitions = options.partitions.max(of);
+        let meta = match look(&*disk, &dir)? {
+            Found::Log => Meta::read(&*disk, &dir)?,
+            Found::Nothing => Meta::create::<E>(&*disk, &dir, partitions)?,
+        };
+        let options = LogOptions { execution: Execution::Inline, ..options.whole() };
+        let core = Core::<E>::recover(Arc::clone(&disk), Arc::clone(&clock), &dir, &options, meta)?;
+        core.write_clean_mark()?;
+        let mut meta = core.meta.clone();
+        drop(core);
+        meta.grow(&*disk, &dir, partitions)?;
+        Ok(Prepared { disk, clock, dir, meta, lock, events: PhantomData })
+    }
+}
 
 /// A log that is whole, sealed and closed, whose lock is held: its shares can be opened.
 pub struct Prepared<E: Event> {
@@ -40,21 +92,10 @@ impl<E: Event> Log<E> {
     ///
     /// [`LogError::InUse`] when another process has the log open, or a share of it.
     pub fn prepare(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, dir: &Path, options: LogOptions) -> Result<Prepared<E>, LogError> {
-        look(&*disk, dir)?; // a directory of something else is left as it is
-        uninterrupted(|| disk.create_dir(dir)).map_err(|error| LogError::storage("create", dir, error))?;
-        let locks = Locks::take(&*disk, dir)?;
-        let partitions = options.partitions.max(options.share.of);
-        let meta = match look(&*disk, dir)? {
-            Found::Log => Meta::read(&*disk, dir)?,
-            Found::Nothing => Meta::create::<E>(&*disk, dir, partitions)?,
-        };
-        let options = LogOptions { execution: Execution::Inline, ..options.whole() };
-        let core = Core::<E>::recover(Arc::clone(&disk), Arc::clone(&clock), dir, &options, meta)?;
-        core.write_clean_mark()?;
-        let mut meta = core.meta.clone();
-        drop(core);
-        meta.grow(&*disk, dir, partitions)?;
-        Ok(Prepared { disk, clock, dir: dir.to_path_buf(), meta, lock: locks.own, events: PhantomData })
+        let claim = Claim::take(Arc::clone(&disk), clock, dir)?;
+        // Nobody has any share while the log is recovered.
+        let _shares = share_locks(&*disk, dir, |index| index < options.share.of)?;
+        claim.prepare(options)
     }
 
     /// Opens a share other than the first of the log in `dir`, which a process with [`Prepared`] keeps for this one. Takes the
@@ -71,11 +112,21 @@ impl<E: Event> Log<E> {
             return Err(LogError::WrongShare { dir: dir.to_path_buf(), share, why });
         }
         check_share(dir, share, &Meta::read(&*disk, dir)?)?;
-        let guard = lock_share(&*disk, dir, share.index)?;
-        // Once more: before the lock was held, it could change.
+        let lock = ShareLock::take(&*disk, dir, share)?;
+        Self::open_locked_share(disk, clock, dir, options, lock)
+    }
+
+    /// As [`Log::open_share`], for whoever took the lock before the log was prepared.
+    pub fn open_locked_share(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        dir: &Path,
+        options: LogOptions,
+        ShareLock(lock): ShareLock,
+    ) -> Result<Self, LogError> {
         let meta = Meta::read(&*disk, dir)?;
-        check_share(dir, share, &meta)?;
-        Self::start(disk, clock, dir, options, meta, guard)
+        check_share(dir, options.share, &meta)?;
+        Self::start(disk, clock, dir, options, meta, lock)
     }
 }
 
@@ -120,7 +171,7 @@ fn check_share(dir: &Path, share: Share, meta: &Meta) -> Result<(), LogError> {
 struct Locks {
     // Let go in this order: who gets the lock of the log finds those of the shares free.
     _shares: Vec<LockGuard>,
-    own: LockGuard,
+    _own: LockGuard,
 }
 
 impl Locks {
@@ -128,10 +179,14 @@ impl Locks {
     /// looked at: a process that starts late must not open its share meanwhile.
     fn take(disk: &dyn Disk, dir: &Path) -> Result<Self, LogError> {
         let own = lock_share(disk, dir, 0)?;
-        let indexes = names(disk, dir)?.into_iter().filter_map(|name| share_of_name(LOCK_NAME, &name));
-        let shares = indexes.map(|index| lock_share(disk, dir, index)).collect::<Result<_, _>>()?;
-        Ok(Locks { _shares: shares, own })
+        Ok(Locks { _shares: share_locks(disk, dir, |_| true)?, _own: own })
     }
+}
+
+/// Takes the locks of those shares that were ever opened and that are `wanted`.
+fn share_locks(disk: &dyn Disk, dir: &Path, wanted: impl Fn(u32) -> bool) -> Result<Vec<LockGuard>, LogError> {
+    let indexes = names(disk, dir)?.into_iter().filter_map(|name| share_of_name(LOCK_NAME, &name));
+    indexes.filter(|index| wanted(*index)).map(|index| lock_share(disk, dir, index)).collect()
 }
 
 fn lock_share(disk: &dyn Disk, dir: &Path, index: u32) -> Result<LockGuard, LogError> {

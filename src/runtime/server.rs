@@ -15,7 +15,7 @@ use crate::layers::{
     BATCH_EVENTS_MAX, Blueprint, Coordinator, Crew, Cycle, CycleError, Handover, Node, NodeOptions, OneProcess, Processes, Started,
     is_broken_exchange,
 };
-use crate::log::{Event, EventType, Log, LogError, LogOptions, Share, SystemClock, Tick, place};
+use crate::log::{Claim, Event, EventType, Log, LogError, LogOptions, Share, ShareLock, SystemClock, Tick, place};
 use crate::operators::Codec;
 use crate::runs::{Audit, GenerationError, GenerationStore, ViewInfo};
 use crate::serving::{Answer, Read, Serving};
@@ -24,7 +24,7 @@ use crate::storage::RealDisk;
 use super::build::build_id;
 use super::gather;
 use super::lines::for_each_line;
-use super::members::{APPEND_PATIENCE, AllProcesses, NO_LIMIT, Opening, Ready, Refusal, Reply, Request, Serves, ask};
+use super::members::{APPEND_PATIENCE, AllProcesses, Locked, NO_LIMIT, Opening, Place, Ready, Refusal, Reply, Request, Serves, ask};
 use super::program::{OnError, Program};
 use super::service::{
     Appended, BatchStatus, Format, Layers, Numbered, ProcessStatus, Rejected, Service, ServiceError, SpeedStatus, Status,
@@ -166,9 +166,11 @@ impl<E: Event> Server<E> {
     }
 
     /// What the other processes of a cluster must run alike.
-    pub fn program_id(program: &Program<E>, options: &ServerOptions) -> Result<ProgramId, StartError> {
+    pub fn program_id(program: &Program<E>, log_options: &LogOptions, options: &ServerOptions) -> Result<ProgramId, StartError> {
+        // What one process acknowledges without syncing it is missing in an answer of all.
+        let durability = ("--durability".to_owned(), format!("{:?}", log_options.durability).to_lowercase());
         let history = ("--history".to_owned(), format!("{} ms", options.history.as_millis()));
-        program_id(program, vec![("the command".to_owned(), "run".to_owned()), history, exchange_id(options.exchange)])
+        program_id(program, vec![("the command".to_owned(), "run".to_owned()), durability, history, exchange_id(options.exchange)])
     }
 
     /// As [`Server::start`], as one of the processes of a cluster over the log in `dir`. Process 0 recovers the log; then each
@@ -265,6 +267,9 @@ impl<E: Event> Server<E> {
     }
 
     fn halt(&mut self) {
+        if let Some(cluster) = &self.shared.cluster {
+            cluster.stop_waiting();
+        }
         self.shared.node.stop_batch();
         self.ticker_stop.store(true, Ordering::Release);
         drop(self.stop.take());
@@ -312,26 +317,27 @@ fn exchange_id(codec: Codec) -> (String, String) {
     ("--exchange".to_owned(), same)
 }
 
-/// Opens this process's share of a log that all processes reach.
+/// Opens this process's share of a log that all processes reach. Every process locks its share before anything is read.
 fn open_share<E: Event>(cluster: &Cluster, dir: &Path, options: LogOptions) -> Result<Log<E>, StartError> {
-    let disk = Arc::new(RealDisk);
-    if cluster.membership().process == 0 {
-        let prepared = Log::prepare(disk.clone(), Arc::new(SystemClock), dir, options.clone())?;
-        let mark = place::mark(&*disk, dir)?;
-        cluster.tell_all(&Opening { log: prepared.log_id().to_owned(), mark, dir: dir.display().to_string() });
+    let (disk, clock) = (Arc::new(RealDisk), Arc::new(SystemClock));
+    let process = cluster.membership().process;
+    if process == 0 {
+        let claim = Claim::take(disk.clone(), clock, dir)?;
+        cluster.tell_all(&Place { mark: place::mark(&*disk, dir)?, dir: dir.display().to_string() });
+        cluster.others().try_for_each(|other| cluster.hear::<Locked>(other).map(drop))?;
+        let prepared = claim.prepare(options.clone())?;
+        cluster.tell_all(&Opening);
         return Ok(prepared.open(options)?);
     }
-    let opening: Opening = cluster.hear(0)?;
-    if !place::is_marked(&*disk, dir, &opening.mark) {
-        let (own, theirs) = (dir.display(), &opening.dir);
-        let process = cluster.membership().process;
-        return Err(ClusterError::Mismatch(format!(
-            "--log {own} of process {process} is not the directory {theirs} of process 0, which holds log {}",
-            opening.log
-        ))
-        .into());
+    let theirs: Place = cluster.hear(0)?;
+    if !place::is_marked(&*disk, dir, &theirs.mark) {
+        let (own, theirs) = (dir.display(), &theirs.dir);
+        return Err(ClusterError::Mismatch(format!("--log {own} of process {process} is not the directory {theirs} of process 0")).into());
     }
-    Ok(Log::open_share(disk, Arc::new(SystemClock), dir, options)?)
+    let lock = ShareLock::take(&*disk, dir, options.share)?;
+    cluster.tell(0, &Locked);
+    cluster.hear::<Opening>(0)?;
+    Ok(Log::open_locked_share(disk, clock, dir, options, lock)?)
 }
 
 fn start_node<E: Event>(program: &Program<E>, log: &Log<E>, options: &ServerOptions, crew: Crew) -> Result<Node<E>, StartError> {
@@ -349,7 +355,7 @@ fn start_node<E: Event>(program: &Program<E>, log: &Log<E>, options: &ServerOpti
 }
 
 impl<E: Event> Handler for Member<E> {
-    fn answer(&self, _from: usize, request: serde_json::Value, body: Vec<u8>) -> serde_json::Value {
+    fn answer(&self, _from: usize, request: &[u8], body: &[u8]) -> Vec<u8> {
         let answer = |request| match (request, self.shared.get()) {
             (Request::Command(command), _) => Reply::Report(Box::new(self.node.obey(&command))),
             (Request::GiveUp { attempt }, _) => {
@@ -357,7 +363,7 @@ impl<E: Event> Handler for Member<E> {
                 Reply::Done
             }
             (_, None) => Reply::Refused(Refusal::Serve(crate::serving::ServeError::NotReady)),
-            (Request::Append { numbered, format, on_error }, Some(shared)) => shared.append_as(&numbered, &body, format, on_error).into(),
+            (Request::Append { numbered, format, on_error }, Some(shared)) => shared.append_as(&numbered, body, format, on_error).into(),
             (Request::Read { view, queries, as_of, timeout_ms }, Some(shared)) => {
                 gather::read_part(&shared.serving, &view, queries, as_of, Duration::from_millis(timeout_ms)).into()
             }
@@ -366,12 +372,12 @@ impl<E: Event> Handler for Member<E> {
             (Request::Events, Some(shared)) => Reply::Events(shared.log.events_total()),
         };
         let failed = |message: String| Reply::Refused(Refusal::Other { message, exit_code: 1 });
-        let reply = match serde_json::from_value(request) {
+        let reply = match serde_json::from_slice(request) {
             Ok(request) => catch_unwind(AssertUnwindSafe(|| answer(request)))
                 .unwrap_or_else(|panic| failed(format!("panicked: {}", crate::operators::panic_message(&*panic)))),
             Err(error) => failed(format!("a request that is not understood: {error}")),
         };
-        serde_json::to_value(reply).expect("answers can be written as JSON")
+        serde_json::to_vec(&reply).expect("answers can be written as JSON")
     }
 }
 

@@ -150,7 +150,7 @@ pub(crate) struct Processes {
     #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
     pub connect_timeout: Duration,
     /// How long another process may be silent until it counts as lost; then all stop with exit code 4.
-    #[arg(long, default_value = "10s", value_parser = duration, value_name = "TIME")]
+    #[arg(long, default_value = "10s", value_parser = peer_timeout, value_name = "TIME")]
     pub peer_timeout: Duration,
     /// How rows are written that go to another process: columnar, bincode or abomonation (see the documentation of `Codec`).
     #[arg(long, default_value_t, value_name = "CODEC")]
@@ -499,6 +499,16 @@ fn workers(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(workers @ 1..=WORKERS_MAX) => Ok(workers),
         _ => Err(format!("between 1 and {WORKERS_MAX} workers")),
+    }
+}
+
+/// Shorter, and a process that is not asleep would be taken for one that hangs.
+const PEER_TIMEOUT_MIN: Duration = Duration::from_millis(500);
+
+fn peer_timeout(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        timeout if timeout >= PEER_TIMEOUT_MIN => Ok(timeout),
+        _ => Err(format!("at least {} ms: processes say every 50 ms that they are there", PEER_TIMEOUT_MIN.as_millis())),
     }
 }
 

@@ -580,7 +580,9 @@ impl Inner {
         if lost == self.mesh.membership.process {
             self.lose(process, format!("it gave this process up: {why}"));
         } else if lost < self.peers.len() {
-            self.end(lost, format!("{why}, as {who} noticed"), stopped);
+            // The reason of one that stopped is in its own words.
+            let why = if stopped { why } else { format!("{why}, as {who} noticed") };
+            self.end(lost, why, stopped);
         }
     }
 

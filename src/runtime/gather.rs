@@ -81,7 +81,8 @@ fn try_read(serving: &Serving, cluster: &Cluster, read: &Read, patience: Duratio
             Ok(Reply::Refused(refusal)) => drop(failed.get_or_insert(refusal.into())),
             Ok(other) => drop(failed.get_or_insert(unreachable(format!("it answered something else: {other:?}")).into())),
             // What does not answer is the reason for others that wait.
-            Err(error) => failed = Some(error),
+            Err(error @ ServiceError::Serve(ServeError::Unreachable { .. })) => failed = Some(error),
+            Err(error) => drop(failed.get_or_insert(error)),
         }
     }
     if let Some(error) = failed {

@@ -375,7 +375,7 @@ impl<E: Event> Handler for Member<E> {
         let reply = match serde_json::from_slice(request) {
             Ok(request) => catch_unwind(AssertUnwindSafe(|| answer(request)))
                 .unwrap_or_else(|panic| failed(format!("panicked: {}", crate::operators::panic_message(&*panic)))),
-            Err(error) => failed(format!("a request that is not understood: {error}")),
+            Err(error) => Reply::Refused(Refusal::Other { message: format!("the question is not understood: {error}"), exit_code: 2 }),
         };
         serde_json::to_vec(&reply).expect("answers can be written as JSON")
     }

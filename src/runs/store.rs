@@ -397,3 +397,64 @@ impl GenerationStore {
 fn name_of(number: u64, extension: &str) -> String {
     format!("{number:020}.{extension}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::SimDisk;
+
+    const LOG: &str = "0123456789abcdef0123456789abcdef";
+
+    fn stores(disk: &SimDisk, processes: usize) -> Vec<GenerationStore> {
+        let open = |process| GenerationStore::open_for(Arc::new(disk.clone()), Path::new("/log"), LOG, "d", 1, (process, processes));
+        (0..processes).map(|process| open(process).expect("it opens")).collect()
+    }
+
+    fn write(store: &GenerationStore, shard: usize) -> Arc<RunFile> {
+        store.write(shard, |_| Ok(())).expect("it is written")
+    }
+
+    fn manifest(id: u64, shards: &[&Arc<RunFile>]) -> Manifest {
+        let shards = shards.iter().map(|file| vec![file.info()]).collect();
+        Manifest { id, contents: super::super::manifest::Contents { shards, ..Default::default() }, ..Default::default() }
+    }
+
+    fn there(disk: &SimDisk) -> BTreeSet<String> {
+        let named = |path: PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+        disk.files().into_keys().filter_map(named).filter(|name| name.ends_with(RUNS)).collect()
+    }
+
+    /// Files are numbered apart by the processes of one run. In the next run, with other processes, whoever opened a file removes
+    /// it, not whoever would have numbered it: another may be reading it.
+    #[test]
+    fn processes_remove_their_own_files_and_those_they_took_over() {
+        let disk = SimDisk::new();
+        let before = stores(&disk, 2);
+        let (a, b, left) = (write(&before[0], 0), write(&before[1], 1), write(&before[1], 1));
+        assert_eq!([a.number(), b.number(), left.number()], [0, 1, 3]);
+        before[0].commit(&manifest(1, &[&a, &b])).expect("it is committed");
+        drop((a, b, left, before));
+
+        let now = stores(&disk, 3);
+        // What nobody named is removed at the start, by one of them.
+        now[1].tidy();
+        assert_eq!(there(&disk).len(), 3);
+        now[0].tidy_all();
+        assert_eq!(there(&disk).len(), 2);
+        let committed = now[0].manifests().expect("they are read").remove(0).1.expect("it is whole");
+        let taken = now[2].files_of(&committed, 0..2).expect("they are whole");
+        // Another generation takes its place; process 2 goes on with the old one.
+        let new: Vec<_> = now.iter().enumerate().map(|(shard, store)| write(store, shard)).collect();
+        let numbers: BTreeSet<u64> = new.iter().map(|file| file.number()).collect();
+        assert!(numbers.len() == 3 && numbers.iter().all(|number| *number >= 2), "{numbers:?}");
+        now[0].commit(&manifest(2, &new.iter().collect::<Vec<_>>())).expect("it is committed");
+        now.iter().for_each(GenerationStore::tidy);
+        assert_eq!(there(&disk).len(), 5, "process 2 reads two of them");
+        drop(taken);
+        now[0].tidy();
+        now[1].tidy();
+        assert_eq!(there(&disk).len(), 5, "they are not theirs");
+        now[2].tidy();
+        assert_eq!(there(&disk).len(), 3);
+    }
+}

@@ -112,6 +112,22 @@ fn a_script_that_is_killed_leaves_nothing_running() {
     machines.assert_nothing_runs();
 }
 
+/// The first process tells the script to stop, as Ctrl-C would; the script is starting the others meanwhile.
+#[test]
+fn a_script_that_is_told_to_stop_starts_nothing_more() {
+    const HOSTS: usize = 100;
+    let machines = Machines::new(0);
+    machines.0.file("hosts", (0..HOSTS).map(|host| format!("127.0.0.1:{}\n", 2101 + host)).collect::<String>());
+    let calls = machines.0.file("calls", "");
+    // The script is the parent of the shell that starts what stands for ssh.
+    let stop = "read -r _ _ _ script _ < /proc/$PPID/stat\nkill -TERM $script";
+    let standin = format!("echo call >> {calls}\nif mkdir {calls}.first; then\n{stop}\nfi 2> /dev/null\nexec cat > /dev/null\n");
+    machines.0.file("ssh", standin);
+    machines.script(&["run", "web_analytics"]).wait().exits(0);
+    let called = std::fs::read_to_string(calls).expect("the list of calls").lines().count();
+    assert!((1..HOSTS).contains(&called), "{called} of {HOSTS} were started");
+}
+
 #[test]
 fn mistakes_of_the_script_are_said() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/cluster.sh");

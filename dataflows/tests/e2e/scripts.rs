@@ -1,9 +1,9 @@
 //! `scripts/cluster.sh`: a cluster on several machines, all of which are this one. What stands for ssh runs its commands here.
 
-use std::net::TcpListener;
 use std::process::Command;
 
 use super::harness::*;
+use super::ports::free_addresses;
 
 const TOKEN: &str = "not-to-be-seen-on-a-command-line";
 
@@ -27,9 +27,7 @@ struct Machines(Dir);
 impl Machines {
     fn new(n: usize) -> Self {
         let dir = Dir::new();
-        let listeners: Vec<_> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let hosts: String = listeners.iter().map(|listener| format!("{}\n", listener.local_addr().expect("an address"))).collect();
-        dir.file("hosts", format!("# machines\n\n{hosts}"));
+        dir.file("hosts", format!("# machines\n\n{}\n", free_addresses(n).join("\n")));
         dir.file("ssh", "[ \"$1\" = 127.0.0.1 ] || exit 255\nshift\nexec sh -c \"$*\"\n");
         Self(dir)
     }

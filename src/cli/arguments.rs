@@ -93,13 +93,13 @@ pub(crate) struct Run {
     #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDR")]
     pub listen: SocketAddr,
     /// How often the current tick is closed: the freshness of answers.
-    #[arg(long, default_value = "10ms", value_parser = duration)]
+    #[arg(long, default_value = "10ms", value_parser = duration, value_name = "TIME")]
     pub tick: Duration,
     /// Least time from one batch cycle to the next; 0 for none but on request.
-    #[arg(long, default_value = "10s", value_parser = duration)]
+    #[arg(long, default_value = "10s", value_parser = duration, value_name = "TIME")]
     pub batch_interval: Duration,
     /// How far back `as_of` can reach.
-    #[arg(long, default_value = "5s", value_parser = duration)]
+    #[arg(long, default_value = "5s", value_parser = duration, value_name = "TIME")]
     pub history: Duration,
     /// Generations that are kept on disk: the newest, and some to fall back to if a file is damaged.
     #[arg(long, default_value_t = KEEP_GENERATIONS, value_name = "N")]
@@ -108,23 +108,23 @@ pub(crate) struct Run {
     #[arg(long, default_value_t = BATCH_EVENTS_MAX, value_name = "N")]
     pub batch_events: u64,
     /// What an acknowledged append survives: a power cut, the end of the process, nothing.
-    #[arg(long, default_value = "sync")]
+    #[arg(long, default_value = "sync", value_name = "LEVEL")]
     pub durability: DurabilityArgument,
 }
 
 #[derive(Args)]
 pub(crate) struct Launch {
     /// Processes to start.
-    #[arg(short = 'n', long, value_parser = processes)]
+    #[arg(short = 'n', long, value_parser = processes, value_name = "N")]
     pub processes: usize,
     /// Worker threads of each layer, in each process.
-    #[arg(short = 'w', long, alias = "threads", value_parser = workers)]
+    #[arg(short = 'w', long, alias = "threads", value_parser = workers, value_name = "N")]
     pub workers: Option<usize>,
     /// How often in a row `run` is started again; counted anew after a minute of serving. Codes 2, 3, 5 and 6 end it for good.
     #[arg(long, default_value_t = 10, value_name = "N")]
     pub restarts: u32,
     /// How long processes that are told to stop may take; then they are killed.
-    #[arg(long, default_value = "10s", value_parser = duration)]
+    #[arg(long, default_value = "10s", value_parser = duration, value_name = "TIME")]
     pub stop_timeout: Duration,
     /// What each process is to do, with its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["COMMAND", "ARGUMENTS"])]
@@ -135,22 +135,22 @@ pub(crate) struct Launch {
 #[derive(Args, Clone)]
 pub(crate) struct Processes {
     /// Worker threads of each layer, in each process.
-    #[arg(short = 'w', long, alias = "threads", default_value_t = 1, value_parser = workers)]
+    #[arg(short = 'w', long, alias = "threads", default_value_t = 1, value_parser = workers, value_name = "N")]
     pub workers: usize,
     /// Processes of the cluster.
-    #[arg(short = 'n', long, default_value_t = 1, value_parser = processes)]
+    #[arg(short = 'n', long, default_value_t = 1, value_parser = processes, value_name = "N")]
     pub processes: usize,
     /// The number of this process, from 0.
-    #[arg(short = 'p', long, default_value_t = 0)]
+    #[arg(short = 'p', long, default_value_t = 0, value_name = "P")]
     pub process: usize,
     /// File with the address of each process, host:port, one a line; without it they are on this machine, from port 2101 on.
     #[arg(short = 'h', long, value_name = "FILE")]
     pub hostfile: Option<PathBuf>,
     /// How long to wait for the other processes at the start.
-    #[arg(long, default_value = "60s", value_parser = duration)]
+    #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
     pub connect_timeout: Duration,
     /// How long another process may be silent until it counts as lost; then all stop with exit code 4.
-    #[arg(long, default_value = "10s", value_parser = duration)]
+    #[arg(long, default_value = "10s", value_parser = peer_timeout, value_name = "TIME")]
     pub peer_timeout: Duration,
     /// How rows of our operators are written that go to another process: columnar, bincode or abomonation (see the documentation
     /// of `Codec`). Raw differential code, `iterate` and graphs always use bincode.
@@ -160,7 +160,14 @@ pub(crate) struct Processes {
     #[arg(long)]
     pub insecure: bool,
     /// What tells this cluster from others; the same for all processes.
-    #[arg(long, env = "LAMBDAFLOW_CLUSTER_TOKEN", default_value = "", hide_env_values = true, hide_default_value = true)]
+    #[arg(
+        long,
+        env = "LAMBDAFLOW_CLUSTER_TOKEN",
+        default_value = "",
+        hide_env_values = true,
+        hide_default_value = true,
+        value_name = "TOKEN"
+    )]
     pub cluster_token: String,
 }
 
@@ -187,7 +194,7 @@ pub(crate) struct Ingest {
     #[arg(long, value_name = "FILE")]
     pub rejects: Option<PathBuf>,
     /// What an acknowledged append survives.
-    #[arg(long, default_value = "sync")]
+    #[arg(long, default_value = "sync", value_name = "LEVEL")]
     pub durability: DurabilityArgument,
     /// How to print the result.
     #[arg(long, default_value = "text")]
@@ -245,7 +252,7 @@ pub(crate) struct Query {
     #[arg(long, value_name = "TICK")]
     pub at_least: Option<u64>,
     /// How long to wait.
-    #[arg(long, value_parser = duration)]
+    #[arg(long, value_parser = duration, value_name = "TIME")]
     pub timeout: Option<Duration>,
     /// How to print the rows.
     #[arg(long, default_value = "text")]
@@ -493,6 +500,16 @@ fn workers(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(workers @ 1..=WORKERS_MAX) => Ok(workers),
         _ => Err(format!("between 1 and {WORKERS_MAX} workers")),
+    }
+}
+
+/// Shorter, and a process that is not asleep would be taken for one that hangs.
+const PEER_TIMEOUT_MIN: Duration = Duration::from_millis(500);
+
+fn peer_timeout(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        timeout if timeout >= PEER_TIMEOUT_MIN => Ok(timeout),
+        _ => Err(format!("at least {} ms: processes say every 50 ms that they are there", PEER_TIMEOUT_MIN.as_millis())),
     }
 }
 

@@ -297,8 +297,8 @@ impl Life {
 
     /// 0 if all did what they were to, or else that of the process that failed first.
     fn exit_code(&self, serves: bool) -> u8 {
-        // Told to stop, a server that did not serve yet ends by the signal, and one whose neighbour went first has lost it.
-        let as_told = |end: End| self.stopped && serves && (end.is_termination() || end == End::Code(PEER_LOST));
+        // Told to stop, one whose neighbour went first has lost it, and a server that did not serve yet ends by the signal.
+        let as_told = |end: End| self.stopped && (end == End::Code(PEER_LOST) || serves && end.is_termination());
         let mut failed = self.ends.iter().filter(|ended| ended.end != End::Code(0) && !as_told(ended.end));
         let final_code = failed.clone().find(|ended| matches!(ended.end, End::Code(code) if FINAL_CODES.contains(&code)));
         let first = self.ends.iter().find(|ended| ended.process == self.first().process && ended.end != End::Code(0));

@@ -6,6 +6,8 @@
 //!       6  4  bytes of the message, little-endian
 //!      10     JSON: `Hello` from the one that dials, `Reply` from the one that was dialled
 //! ```
+//!
+//! Then the one that dials sends one byte more, [`TAKEN`]: a connection that it has given up is not taken for one that it uses.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -19,6 +21,8 @@ use super::hosts::Membership;
 const MAGIC: [u8; 4] = *b"LFCL";
 const PROTOCOL: u16 = 1;
 const HEADER_BYTES: usize = 10;
+/// Ends a handshake.
+const TAKEN: u8 = 6;
 /// Longest message of a handshake: nobody allocates more for a stranger.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// How long a handshake may take.
@@ -118,6 +122,21 @@ pub(super) fn send(stream: &mut TcpStream, message: &impl Serialize, deadline: I
     stream.set_write_timeout(Some(left(deadline)?))?;
     stream.write_all(&bytes)?;
     stream.set_write_timeout(None)
+}
+
+/// Says that the connection will be used.
+pub(super) fn take(stream: &mut TcpStream, deadline: Instant) -> std::io::Result<()> {
+    stream.set_write_timeout(Some(left(deadline)?))?;
+    stream.write_all(&[TAKEN])?;
+    stream.set_write_timeout(None)
+}
+
+/// Waits until the other side says so.
+pub(super) fn is_taken(stream: &mut TcpStream, deadline: Instant) -> std::io::Result<()> {
+    let mut taken = [0];
+    read_all(stream, &mut taken, deadline)?;
+    stream.set_read_timeout(None)?;
+    if taken == [TAKEN] { Ok(()) } else { Err(std::io::Error::new(ErrorKind::InvalidData, "it speaks another protocol")) }
 }
 
 /// Receives a message, before the deadline. Anything that is none of ours is [`ErrorKind::InvalidData`].

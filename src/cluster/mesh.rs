@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::log::frame::LogId;
 
-use super::hello::{Channel, HANDSHAKE_TIMEOUT, Hello, ProgramId, Reply, difference, receive, send};
+use super::hello::{Channel, HANDSHAKE_TIMEOUT, Hello, ProgramId, Reply, difference, is_taken, receive, send, take};
 use super::hosts::Membership;
 use super::{ClusterError, ClusterOptions};
 
@@ -33,6 +33,7 @@ pub(super) struct Mesh {
     changed: Condvar,
     handshakes: AtomicUsize,
     closed: AtomicBool,
+    listens_on: SocketAddr,
     /// The thread that accepts; with it goes the listener.
     accepting: Mutex<Option<JoinHandle<()>>>,
 }
@@ -56,7 +57,7 @@ impl Mesh {
     /// Listens, and meets all other processes. Returns with the connections to talk on.
     pub fn meet(options: &ClusterOptions, program: ProgramId) -> Result<(Arc<Self>, BTreeMap<usize, TcpStream>), ClusterError> {
         let membership = options.membership.clone();
-        let listener = listen(&membership)?;
+        let (listener, listens_on) = listen(&membership)?;
         let hello = Hello {
             token: options.token.clone(),
             process: membership.process,
@@ -73,6 +74,7 @@ impl Mesh {
             changed: Condvar::new(),
             handshakes: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
+            listens_on,
             accepting: Mutex::default(),
         });
         let accepting = Arc::clone(&mesh);
@@ -138,8 +140,11 @@ impl Mesh {
         self.changed.notify_all();
         if !self.closed.swap(true, Ordering::AcqRel) {
             // Wakes whoever accepts.
-            let address = self.membership.own_address().to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
-            let woken = address.is_some_and(|address| TcpStream::connect_timeout(&address, HANDSHAKE_TIMEOUT).is_ok());
+            let mut address = self.listens_on;
+            if address.ip().is_unspecified() {
+                address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+            }
+            let woken = TcpStream::connect_timeout(&address, HANDSHAKE_TIMEOUT).is_ok();
             let accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(accepting) = accepting.filter(|_| woken) {
                 let _ = accepting.join();
@@ -189,7 +194,8 @@ impl Mesh {
             tracing::warn!(from, reason, "a connection to the cluster's address was refused");
         }
         let welcome = matches!(reply, Reply::Welcome { .. });
-        let ready = send(&mut stream, &reply, deadline).is_ok() && stream.set_nodelay(true).is_ok();
+        let answered = send(&mut stream, &reply, deadline);
+        let ready = welcome && answered.is_ok() && is_taken(&mut stream, deadline).is_ok() && stream.set_nodelay(true).is_ok();
         let mut state = self.lock();
         match hello.channel {
             _ if !welcome => {}
@@ -280,13 +286,25 @@ impl Mesh {
     }
 
     fn try_dial(&self, process: usize, channel: &Channel, deadline: Instant) -> std::io::Result<(TcpStream, Reply)> {
-        let address = self.membership.addresses[process].to_socket_addrs()?.next();
-        let address = address.ok_or_else(|| std::io::Error::other("the name has no address"))?;
         let deadline = deadline.min(Instant::now() + HANDSHAKE_TIMEOUT);
-        let left = deadline.saturating_duration_since(Instant::now()).max(REDIAL);
-        let mut stream = TcpStream::connect_timeout(&address, left)?;
+        let mut refused = std::io::Error::other("the name has no address");
+        let mut connected = None;
+        for address in self.membership.addresses[process].to_socket_addrs()? {
+            let left = deadline.saturating_duration_since(Instant::now()).max(REDIAL);
+            match TcpStream::connect_timeout(&address, left) {
+                Ok(stream) => {
+                    connected = Some(stream);
+                    break;
+                }
+                Err(error) => refused = error,
+            }
+        }
+        let Some(mut stream) = connected else { return Err(refused) };
         send(&mut stream, &Hello { channel: channel.clone(), ..self.hello.clone() }, deadline)?;
         let reply = receive(&mut stream, deadline)?;
+        if let Reply::Welcome { .. } = reply {
+            take(&mut stream, deadline)?;
+        }
         Ok((stream, reply))
     }
 
@@ -337,9 +355,23 @@ enum Dialled {
     Failed(String),
 }
 
-fn listen(membership: &Membership) -> Result<TcpListener, ClusterError> {
+/// Listens on the first address of this process's name that this machine has. One that is taken is not passed over: the others
+/// would find whoever took it.
+fn listen(membership: &Membership) -> Result<(TcpListener, SocketAddr), ClusterError> {
     let (address, process) = (membership.own_address().to_owned(), membership.process);
-    TcpListener::bind(&address).map_err(|error| match error.kind() {
+    let bind = |one: &SocketAddr| TcpListener::bind(one).and_then(|listener| Ok((listener.local_addr()?, listener)));
+    let listened = address.to_socket_addrs().and_then(|all| {
+        let mut unknown = std::io::Error::other("the name has no address");
+        for one in all {
+            match bind(&one) {
+                Ok((listens_on, listener)) => return Ok((listener, listens_on)),
+                Err(error) if error.kind() == ErrorKind::AddrNotAvailable => unknown = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(unknown)
+    });
+    listened.map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => ClusterError::InUse { address, process },
         _ => ClusterError::Listen { address, process, reason: error.to_string() },
     })

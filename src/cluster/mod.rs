@@ -11,6 +11,7 @@
 //! Deliberately absent: encryption and authentication. The token tells clusters apart, it keeps nobody out who can read the
 //! network: use a private one. Of dataflows and logs nothing is known here; what is asked and answered is bytes.
 
+mod frame;
 mod hello;
 mod hosts;
 mod mesh;

@@ -1,16 +1,11 @@
 //! What processes say to each other: requests and their answers, statements at the start, beats, who was lost, and a goodbye.
 //!
-//! ```text
-//! byte  0  1  kind        9  4  bytes of the head, little-endian
-//!       1  8  number     13  8  bytes of the body, little-endian
-//!                        21     head (JSON), body (raw)
-//! ```
-//!
-//! A request and its answer have the same number. A beat's number is a tick. Beats are sent all the time: whoever hears
-//! nothing for too long counts the process as lost, and whoever hears of no bytes for as long as it slept itself, too.
+//! Beats are sent all the time, with the tick that the process has come to. A process counts as lost when its connection ends,
+//! when nothing is heard of it for too long, or when its tick stands still for as long while this one's goes on: then
+//! it cannot do its work, though it has a thread that says it is there.
 
 use std::collections::HashMap;
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -19,8 +14,8 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use super::frame::{Frame, Kind, MESSAGE_BYTES_MAX, READ_BYTES, encode, read};
 use super::hello::ProgramId;
 use super::mesh::Mesh;
 use super::{ClusterError, ClusterOptions, Membership};
@@ -30,31 +25,18 @@ use crate::layers::{Crew, Links};
 const BEAT: Duration = Duration::from_millis(50);
 /// How long a process that stops tries to get its last messages out.
 const FLUSH: Duration = Duration::from_millis(500);
+/// No moment.
+const NEVER: u64 = u64::MAX;
 /// Messages that wait to be sent to one process; whoever has more waits.
 const OUTGOING_MAX: usize = 1024;
-/// Largest message. 4 GiB.
-const MESSAGE_BYTES_MAX: u64 = 1 << 32;
-/// Bytes after which it is noted that a process sends.
-const READ_BYTES: usize = 1 << 18;
-const HEADER_BYTES: usize = 21;
-
-const BEAT_KIND: u8 = 0;
-const REQUEST: u8 = 1;
-const ANSWER: u8 = 2;
-const STATEMENT: u8 = 3;
-const GOODBYE: u8 = 4;
-const DONE: u8 = 5;
-const DONE_HEARD: u8 = 6;
-const LOSS: u8 = 7;
-
 /// Carries out what other processes ask.
 pub trait Handler: Send + Sync {
-    /// Answers a request of process `from`.
-    fn answer(&self, from: usize, request: Value, body: Vec<u8>) -> Value;
+    /// Answers a request of process `from`, in JSON as it was asked.
+    fn answer(&self, from: usize, request: &[u8], body: &[u8]) -> Vec<u8>;
 }
 
-/// An answer.
-pub type Answer = Value;
+/// An answer, in JSON.
+pub type Answer = Vec<u8>;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +52,17 @@ pub enum AskError {
         /// How long it had.
         waited: Duration,
     },
+    /// It could not answer.
+    #[error("{process} cannot answer: {why}")]
+    Failed {
+        /// Number and address.
+        process: String,
+        /// What it said.
+        why: String,
+    },
+    /// This process stops, and waits for nobody.
+    #[error("the process stops")]
+    Stopping,
 }
 
 /// This process's part of a cluster. Clones share it.
@@ -82,15 +75,21 @@ struct Inner {
     mesh: Arc<Mesh>,
     peers: Vec<Option<Peer>>,
     started: Instant,
+    connect_timeout: Duration,
     peer_timeout: Duration,
     next: AtomicU64,
-    waiting: Mutex<HashMap<u64, (usize, Sender<Value>)>>,
+    waiting: Mutex<HashMap<u64, Sender<Answered>>>,
     handler: OnceLock<Arc<dyn Handler>>,
     tick: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
     leaving: AtomicBool,
+    /// Nobody waits for anything any more.
+    stopping: AtomicBool,
 }
+
+/// What became of a request, or why there is no answer.
+type Answered = Result<Answer, String>;
 
 /// How a process was lost, for the others.
 #[derive(Serialize, Deserialize)]
@@ -109,9 +108,9 @@ struct Peer {
     outgoing: Sender<Vec<u8>>,
     /// Messages that were not written yet.
     unsent: AtomicUsize,
-    statements: Receiver<Value>,
+    statements: Receiver<Vec<u8>>,
     stream: TcpStream,
-    /// Milliseconds after the start when something was last heard.
+    /// Milliseconds after the start when something was last heard; none as long as it is [`NEVER`].
     heard: AtomicU64,
     tick: AtomicU64,
     /// It has nothing left to do, and may go.
@@ -139,7 +138,7 @@ impl Cluster {
                 outgoing,
                 statements,
                 stream,
-                heard: AtomicU64::new(0),
+                heard: AtomicU64::new(NEVER),
                 tick: AtomicU64::new(0),
                 done: AtomicBool::new(false),
                 knows_done: AtomicBool::new(false),
@@ -150,6 +149,7 @@ impl Cluster {
             mesh,
             peers,
             started: Instant::now(),
+            connect_timeout: options.connect_timeout,
             peer_timeout: options.peer_timeout,
             next: AtomicU64::new(0),
             waiting: Mutex::default(),
@@ -158,6 +158,7 @@ impl Cluster {
             state: Mutex::default(),
             changed: Condvar::new(),
             leaving: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
         });
         for (process, reading, writing, queue, said) in threads {
             let (reader, writer) = (Arc::clone(&inner), Arc::clone(&inner));
@@ -194,7 +195,7 @@ impl Cluster {
 
     /// Tells a process something that it waits for with [`Cluster::hear`].
     pub fn tell(&self, process: usize, statement: &impl Serialize) {
-        self.inner.send(process, STATEMENT, 0, &value(statement), &[]);
+        self.inner.send(process, Kind::Statement, 0, &json(statement), &[]);
     }
 
     /// Tells all others.
@@ -209,8 +210,9 @@ impl Cluster {
         };
         loop {
             match peer.statements.recv_timeout(BEAT) {
-                Ok(said) => return serde_json::from_value(said).map_err(|error| ClusterError::Mismatch(error.to_string())),
+                Ok(said) => return serde_json::from_slice(&said).map_err(|error| ClusterError::Mismatch(error.to_string())),
                 Err(RecvTimeoutError::Timeout) => self.check()?,
+                // Its end is about to be known.
                 Err(RecvTimeoutError::Disconnected) => {
                     self.check()?;
                     std::thread::sleep(BEAT);
@@ -235,8 +237,8 @@ impl Cluster {
     pub fn begin(&self, process: usize, request: &impl Serialize, body: &[u8]) -> Asked {
         let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let (answered, answer) = bounded(1);
-        self.inner.waiting().insert(number, (process, answered));
-        self.inner.send(process, REQUEST, number, &value(request), body);
+        self.inner.waiting().insert(number, answered);
+        self.inner.send(process, Kind::Request, number, &json(request), body);
         Asked { number, answer }
     }
 
@@ -246,8 +248,11 @@ impl Cluster {
         let answered = loop {
             let left = deadline.map_or(BEAT, |deadline| deadline.saturating_duration_since(Instant::now()).min(BEAT));
             match asked.answer.recv_timeout(left) {
-                Ok(answer) => break Ok(answer),
+                Ok(answered) => break answered.map_err(|why| AskError::Failed { process: self.name(process), why }),
                 Err(_) => {
+                    if self.inner.stopping.load(Ordering::Acquire) {
+                        break Err(AskError::Stopping);
+                    }
                     if let Err(lost) = self.check() {
                         break Err(lost.into());
                     }
@@ -318,7 +323,7 @@ impl Cluster {
 
     /// Ends work that has an end: says that this process has nothing left to do, and waits for the others to say so.
     pub fn part(&self) -> Result<(), ClusterError> {
-        self.others().for_each(|process| self.inner.send(process, DONE, 0, &Value::Null, &[]));
+        self.others().for_each(|process| self.inner.send(process, Kind::Done, 0, &[], &[]));
         self.others().try_for_each(|process| self.wait_until_done(process))?;
         // Whoever does not know it yet would take the end of this process for a loss.
         self.others().try_for_each(|process| self.wait_until(process, |peer| peer.knows_done.load(Ordering::Acquire)))?;
@@ -340,19 +345,24 @@ impl Cluster {
         }
     }
 
+    /// Waits for no answer from here on: this process is about to leave.
+    pub fn stop_waiting(&self) {
+        self.inner.stopping.store(true, Ordering::Release);
+    }
+
     /// Says goodbye: the others stop, too, and name the reason. From here on no loss is noticed.
     pub fn leave(&self, reason: &str) {
         self.inner.leaving.store(true, Ordering::Release);
-        self.others().for_each(|process| self.inner.send(process, GOODBYE, 0, &value(&reason), &[]));
+        self.inner.tell_all(Kind::Goodbye, 0, &json(&reason));
         self.inner.mesh.close("the process stops");
         self.flush();
     }
 
     /// Ends the cluster because its processes must not go on together.
     pub fn abandon(&self, reason: &str) {
-        let own = self.membership().process;
-        self.inner.lose(own, reason.to_owned());
-        self.leave(reason);
+        // Said before this process is known to be lost, and ends.
+        self.inner.tell_all(Kind::Goodbye, 0, &json(&reason));
+        self.inner.lose(self.membership().process, reason.to_owned());
     }
 
     /// Ends all connections.
@@ -372,23 +382,11 @@ impl Links for Cluster {
 /// Something that was asked and not answered yet.
 pub struct Asked {
     number: u64,
-    answer: Receiver<Value>,
+    answer: Receiver<Answered>,
 }
 
-fn value(message: &impl Serialize) -> Value {
-    serde_json::to_value(message).expect("messages between processes can be written as JSON")
-}
-
-fn message(kind: u8, number: u64, head: &Value, body: &[u8]) -> Vec<u8> {
-    let head = head.to_string();
-    let mut message = Vec::with_capacity(HEADER_BYTES + head.len() + body.len());
-    message.push(kind);
-    message.extend(number.to_le_bytes());
-    message.extend((head.len() as u32).to_le_bytes());
-    message.extend((body.len() as u64).to_le_bytes());
-    message.extend(head.as_bytes());
-    message.extend(body);
-    message
+fn json(message: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(message).expect("messages between processes can be written as JSON")
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), ClusterError> {
@@ -401,29 +399,49 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, (usize, Sender<Value>)>> {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, Sender<Answered>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn send(&self, process: usize, kind: u8, number: u64, head: &Value, body: &[u8]) {
+    /// Sends a message; waits while too many wait already. What is too long to be sent is not answered, and said so.
+    fn send(&self, process: usize, kind: Kind, number: u64, head: &[u8], body: &[u8]) {
         let Some(peer) = &self.peers[process] else { return };
+        let too_long = || json(&format!("more than {MESSAGE_BYTES_MAX} bytes: ask for less at a time"));
+        let message = match (encode(kind, number, head, body), kind) {
+            (None, Kind::Answer) => encode(Kind::NoAnswer, number, &too_long(), &[]),
+            (None, Kind::Request) => return self.answered(number, Err("the request is too long".to_owned())),
+            (message, _) => message,
+        };
+        let Some(message) = message else { return };
         peer.unsent.fetch_add(1, Ordering::AcqRel);
         // A process that is gone is noticed elsewhere.
-        let _ = peer.outgoing.send(message(kind, number, head, body));
+        let _ = peer.outgoing.send(message);
     }
 
-    /// Tells the others who was lost, before they see this process go: all name the same one. Waits for nobody.
-    fn pass_on(&self, lost: usize, loss: &Loss) {
-        for peer in self.peers.iter().flatten() {
-            peer.unsent.fetch_add(1, Ordering::AcqRel);
-            if peer.outgoing.try_send(message(LOSS, lost as u64, &value(loss), &[])).is_err() {
-                peer.unsent.fetch_sub(1, Ordering::AcqRel);
-            }
+    /// Sends a short message if there is room, and waits for nobody.
+    fn try_send(&self, process: usize, kind: Kind, number: u64, head: &[u8]) {
+        let (Some(peer), Some(message)) = (&self.peers[process], encode(kind, number, head, &[])) else { return };
+        peer.unsent.fetch_add(1, Ordering::AcqRel);
+        if peer.outgoing.try_send(message).is_err() {
+            peer.unsent.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    fn tell_all(&self, kind: Kind, number: u64, head: &[u8]) {
+        (0..self.peers.len()).for_each(|process| self.try_send(process, kind, number, head));
+    }
+
+    fn answered(&self, number: u64, answered: Answered) {
+        if let Some(waiting) = self.waiting().remove(&number) {
+            let _ = waiting.send(answered);
         }
     }
 
     fn silence(&self, peer: &Peer) -> Duration {
-        self.started.elapsed().saturating_sub(Duration::from_millis(peer.heard.load(Ordering::Acquire)))
+        match peer.heard.load(Ordering::Acquire) {
+            NEVER => Duration::ZERO,
+            heard => self.started.elapsed().saturating_sub(Duration::from_millis(heard)),
+        }
     }
 
     /// Sets what somebody may wait for.
@@ -448,7 +466,8 @@ impl Inner {
         let mut state = self.lock();
         if state.lost.is_none() {
             if process != self.mesh.membership.process {
-                self.pass_on(process, &Loss { why: why.clone(), stopped });
+                // Before they see this process go: all name the same one.
+                self.tell_all(Kind::Loss, process as u64, &json(&Loss { why: why.clone(), stopped }));
             }
             let address = self.mesh.membership.addresses[process].clone();
             let why = why.clone();
@@ -460,14 +479,23 @@ impl Inner {
         self.mesh.close(&format!("lost {}: {why}", self.mesh.membership.name(process)));
     }
 
-    /// Body of the thread that notices silence.
+    /// Body of the thread that notices who does nothing any more.
     fn watch(&self) {
+        let mut standing: Vec<Standing> = self.peers.iter().map(|_| Standing::default()).collect();
         while self.lock().lost.is_none() && !self.leaving.load(Ordering::Acquire) {
             for (process, peer) in self.peers.iter().enumerate() {
                 let Some(peer) = peer else { continue };
                 let silence = self.silence(peer);
                 if silence > self.peer_timeout {
                     self.lose(process, format!("nothing was heard of it for {:.1} s", silence.as_secs_f64()));
+                }
+                // It talks to nobody before it has met all.
+                if peer.heard.load(Ordering::Acquire) == NEVER && self.started.elapsed() > self.connect_timeout + self.peer_timeout {
+                    self.lose(process, "it never said a word".to_owned());
+                }
+                let tick = peer.tick.load(Ordering::Acquire);
+                if let Some(stands) = standing[process].look(tick, self.tick.load(Ordering::Acquire), self.peer_timeout) {
+                    self.lose(process, format!("it stands at tick {tick} for {:.1} s, and all answers with it", stands.as_secs_f64()));
                 }
             }
             std::thread::sleep(BEAT);
@@ -495,10 +523,7 @@ impl Inner {
                     return Ok(());
                 }
                 last_beat = Instant::now();
-                let mut beat = [0; HEADER_BYTES];
-                beat[0] = BEAT_KIND;
-                beat[1..9].copy_from_slice(&self.tick.load(Ordering::Acquire).to_le_bytes());
-                stream.write_all(&beat)
+                stream.write_all(&encode(Kind::Beat, self.tick.load(Ordering::Acquire), &[], &[]).expect("it is short"))
             });
             if let Err(error) = written {
                 // What it said last may still be on its way: it names the reason.
@@ -509,7 +534,7 @@ impl Inner {
     }
 
     /// Body of the thread that reads from a process.
-    fn hear(self: Arc<Self>, process: usize, stream: TcpStream, said: &Sender<Value>) {
+    fn hear(self: Arc<Self>, process: usize, stream: TcpStream, said: &Sender<Vec<u8>>) {
         let mut reader = BufReader::with_capacity(READ_BYTES, stream);
         let why = loop {
             match self.hear_one(process, &mut reader, said) {
@@ -527,42 +552,24 @@ impl Inner {
         self: &Arc<Self>,
         process: usize,
         reader: &mut BufReader<TcpStream>,
-        said: &Sender<Value>,
+        said: &Sender<Vec<u8>>,
     ) -> std::io::Result<Option<String>> {
-        let mut header = [0; HEADER_BYTES];
-        self.read(process, reader, &mut header)?;
-        let [kind, rest @ ..] = header;
-        let number = u64::from_le_bytes(rest[..8].try_into().expect("8 bytes"));
-        let head_bytes = u64::from(u32::from_le_bytes(rest[8..12].try_into().expect("4 bytes")));
-        let body_bytes = u64::from_le_bytes(rest[12..].try_into().expect("8 bytes"));
-        if head_bytes.saturating_add(body_bytes) > MESSAGE_BYTES_MAX {
-            return Err(std::io::Error::other("a message is too long"));
-        }
-        let (mut head, mut body) = (vec![0; head_bytes as usize], vec![0; body_bytes as usize]);
-        self.read(process, reader, &mut head)?;
-        self.read(process, reader, &mut body)?;
         let peer = self.peers[process].as_ref().expect("it is heard");
-        if kind == BEAT_KIND {
-            peer.tick.fetch_max(number, Ordering::AcqRel);
-            return Ok(None);
-        }
-        let head: Value = serde_json::from_slice(&head)?;
+        let heard = || peer.heard.store(self.started.elapsed().as_millis() as u64, Ordering::Release);
+        let Frame { kind, number, head, body } = read(reader, &heard)?;
         match kind {
-            REQUEST => self.carry_out(process, number, head, body),
-            ANSWER => {
-                if let Some((_, waiting)) = self.waiting().remove(&number) {
-                    let _ = waiting.send(head);
-                }
-            }
-            STATEMENT => drop(said.send(head)),
-            DONE => {
+            Kind::Beat => drop(peer.tick.fetch_max(number, Ordering::AcqRel)),
+            Kind::Request => self.carry_out(process, number, head, body),
+            Kind::Answer => self.answered(number, Ok(head)),
+            Kind::NoAnswer => self.answered(number, Err(text(&head))),
+            Kind::Statement => drop(said.send(head)),
+            Kind::Done => {
                 self.note(&peer.done);
-                self.send(process, DONE_HEARD, 0, &Value::Null, &[]);
+                self.try_send(process, Kind::DoneHeard, 0, &[]);
             }
-            DONE_HEARD => self.note(&peer.knows_done),
-            LOSS => self.hear_of(process, number as usize, serde_json::from_value(head)?),
-            GOODBYE => return Ok(Some(head.as_str().unwrap_or("it stopped").to_owned())),
-            kind => return Err(std::io::Error::other(format!("a message of unknown kind {kind}"))),
+            Kind::DoneHeard => self.note(&peer.knows_done),
+            Kind::Loss => self.hear_of(process, number as usize, serde_json::from_slice(&head)?),
+            Kind::Goodbye => return Ok(Some(text(&head))),
         }
         Ok(None)
     }
@@ -573,22 +580,13 @@ impl Inner {
         if lost == self.mesh.membership.process {
             self.lose(process, format!("it gave this process up: {why}"));
         } else if lost < self.peers.len() {
-            self.end(lost, format!("{why}, as {who} noticed"), stopped);
+            // The reason of one that stopped is in its own words.
+            let why = if stopped { why } else { format!("{why}, as {who} noticed") };
+            self.end(lost, why, stopped);
         }
     }
 
-    /// Reads in parts, and notes with each that the process is there.
-    fn read(&self, process: usize, reader: &mut impl Read, bytes: &mut [u8]) -> std::io::Result<()> {
-        for part in bytes.chunks_mut(READ_BYTES) {
-            reader.read_exact(part)?;
-            if let Some(peer) = &self.peers[process] {
-                peer.heard.store(self.started.elapsed().as_millis() as u64, Ordering::Release);
-            }
-        }
-        Ok(())
-    }
-
-    fn carry_out(self: &Arc<Self>, process: usize, number: u64, request: Value, body: Vec<u8>) {
+    fn carry_out(self: &Arc<Self>, process: usize, number: u64, request: Vec<u8>, body: Vec<u8>) {
         // Each takes a thread. There are as many as the other process's clients may have requests open.
         let inner = Arc::clone(self);
         let carried_out = spawn("cluster-request", move || {
@@ -598,12 +596,38 @@ impl Inner {
             }
             drop(state);
             if let Some(handler) = inner.handler.get() {
-                let answer = handler.answer(process, request, body);
-                inner.send(process, ANSWER, number, &answer, &[]);
+                let answer = handler.answer(process, &request, &body);
+                inner.send(process, Kind::Answer, number, &answer, &[]);
             }
         });
-        if carried_out.is_err() {
-            self.lose(process, "this process could not start a thread for what it asked".to_owned());
+        if let Err(error) = carried_out {
+            self.try_send(process, Kind::NoAnswer, number, &json(&error.to_string()));
         }
+    }
+}
+
+/// What a head says that is a text.
+fn text(head: &[u8]) -> String {
+    serde_json::from_slice(head).unwrap_or_else(|_| "it did not say why".to_owned())
+}
+
+/// The tick of a process, since when it stands there, and this process's tick at that moment.
+#[derive(Default)]
+struct Standing {
+    tick: u64,
+    own: u64,
+    since: Option<Instant>,
+}
+
+impl Standing {
+    /// How long it has stood still, if that is too long, and this process's tick, which is in milliseconds, went on for as long.
+    /// Ticks begin when the processes serve; when none goes on, as on a disk that all wait for, none is to blame.
+    fn look(&mut self, tick: u64, own: u64, patience: Duration) -> Option<Duration> {
+        if tick != self.tick || tick == 0 {
+            *self = Self { tick, own, since: Some(Instant::now()) };
+        }
+        let stands = self.since.map_or(Duration::ZERO, |since| since.elapsed());
+        let went_on = own.saturating_sub(self.own);
+        (stands > patience && u128::from(went_on) > patience.as_millis()).then_some(stands)
     }
 }

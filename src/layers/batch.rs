@@ -95,22 +95,24 @@ pub fn run_batch<E: Event>(
                 }
                 Some(Part { frozen: layer.freeze(), base: layer.base(), views: layer.views(), outline: layer.outline() })
             }));
-            if !matches!(computed, Ok(Some(_))) {
-                ties.cut();
-            }
+            let given_up = !matches!(computed, Ok(Some(_)));
             match computed {
                 Ok(part) => results.lock().unwrap_or_else(PoisonError::into_inner)[index] = part,
                 Err(panic) => {
                     halted.store(true, Ordering::Release);
-                    *panicked.lock().unwrap_or_else(PoisonError::into_inner) =
-                        Some(BatchError::Panicked { worker: index, message: panic_message(&*panic) });
+                    let error = BatchError::Panicked { worker: index, message: panic_message(&*panic) };
+                    // Before the others panic, because of this.
+                    panicked.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 }
+            }
+            if given_up {
+                ties.cut();
             }
             // Left-over dataflows would keep the thread: after a panic, or when told to stop.
             let _ = catch_unwind(AssertUnwindSafe(|| worker.installed_dataflows().into_iter().for_each(|id| worker.drop_dataflow(id))));
             let _ = ended.send(());
         })
-        .map_err(BatchError::Start)?
+        .map_err(|reason| if given_up.load(Ordering::Acquire) { BatchError::Stopped } else { BatchError::Start(reason) })?
     };
     all_ended.iter().take(crew.workers()).for_each(drop);
     let given_up = halted.load(Ordering::Acquire) || stop.load(Ordering::Acquire) || feed.failure().is_some();

@@ -83,7 +83,7 @@ impl Blueprint {
 
     /// This process's portion of the views of a generation as they stand at its frontier. The generation may be of another
     /// dataflow: then only views of the same name, columns and types are read; the names of the others come second. For the
-    /// files see [`Blueprint::restore`].
+    /// files see `Blueprint::restore`.
     pub fn standing(
         &self,
         store: &GenerationStore,

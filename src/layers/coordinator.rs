@@ -195,9 +195,9 @@ impl Coordinator {
         let reports = self.step("reach", &Command::Reach)?;
         let frontiers = reports.iter().filter_map(|report| if let Report::Reached { frontier } = report { Some(*frontier) } else { None });
         let reached = frontiers.min().unwrap_or_default();
-        self.step("adopt", &Command::Adopt { reached })?;
-        let switched = self.step("switch", &Command::Switch).and_then(|_| self.step("retire", &Command::Retire));
-        if let Err(error) = switched {
+        let steps = [("adopt", Command::Adopt { reached }), ("switch", Command::Switch), ("retire", Command::Retire)];
+        if let Err(error) = steps.iter().try_for_each(|(name, command)| self.step(name, command).map(drop)) {
+            // Some may have a graph that others lack.
             self.processes.diverged(&error.to_string());
             return Err(error);
         }

@@ -1,10 +1,11 @@
 //! Who computes a graph: workers of this process, or of all processes of a cluster.
 
+use std::cell::RefCell;
 use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use timely::WorkerConfig;
 use timely::communication::Hooks;
@@ -146,9 +147,31 @@ pub fn is_broken_exchange(message: &str) -> bool {
 pub fn hush_broken_exchange() {
     let others = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| match panic.payload_as_str() {
-        Some(message) if is_broken_exchange(message) => tracing::debug!(message, "rows are no longer exchanged"),
+        Some(message) if is_broken_exchange(message) => {
+            tracing::debug!(message, "rows are no longer exchanged");
+            stand_still(message);
+        }
         _ => others(panic),
     }));
+}
+
+thread_local! {
+    static STANDS_STILL: RefCell<Option<Arc<Mutex<Option<String>>>>> = const { RefCell::new(None) };
+}
+
+/// Where this thread, whose end is the end of the process, writes what it would have panicked of. It then stands still:
+/// destructors of a dataflow use the connections, too, and a second panic aborts the process before anybody could say why.
+pub(super) fn stand_still_when_broken(said: Arc<Mutex<Option<String>>>) {
+    STANDS_STILL.set(Some(said));
+}
+
+fn stand_still(message: &str) {
+    if let Some(said) = STANDS_STILL.take() {
+        said.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message.to_owned());
+        loop {
+            std::thread::park();
+        }
+    }
 }
 
 /// Waits for the workers. Threads that exchange rows panic when a process is gone, and timely passes that on to whoever waits:

@@ -1,6 +1,7 @@
 //! One process's part of the handover: its batch graphs, its speed graphs, its share of the log.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::log::{Event, Log, LogError, Tick, WakerGuard};
-use crate::operators::ERRORS;
+use crate::operators::{ERRORS, panic_message};
 use crate::runs::{Audited, Contents, Frozen, Generation, GenerationError, GenerationStore, LogRange, Manifest, Shard, View, differences};
 use crate::serving::{Served, Serving};
 use crate::storage::{Step, reach};
@@ -190,9 +191,15 @@ impl<E: Event> Node<E> {
         self.state().served.clone()
     }
 
-    /// Carries out a step.
+    /// Carries out a step. One that panics has failed.
     pub fn obey(&self, command: &Command) -> Report {
-        let outcome = match command {
+        let carried_out = catch_unwind(AssertUnwindSafe(|| self.carry_out(command)));
+        let outcome = carried_out.unwrap_or_else(|panic| Err(failed(format!("panicked: {}", panic_message(&*panic)), 1)));
+        outcome.unwrap_or_else(Report::Failed)
+    }
+
+    fn carry_out(&self, command: &Command) -> Outcome {
+        match command {
             Command::Restore { passed_over } => self.restore(passed_over),
             Command::Stand => self.stand(),
             Command::Propose => self.propose(),
@@ -214,8 +221,7 @@ impl<E: Event> Node<E> {
                 self.discard();
                 Ok(Report::Done)
             }
-        };
-        outcome.unwrap_or_else(Report::Failed)
+        }
     }
 
     pub(super) fn range(&self, frontier: Tick) -> Result<LogRange, LogError> {

@@ -33,7 +33,10 @@ impl<E: Event> Node<E> {
             self.drop_erased(store).map_err(failed_by)?;
         }
         // What a process that was killed had begun to write.
-        store.tidy();
+        match self.options.crew.process() {
+            0 => store.tidy_all(),
+            _ => store.tidy(),
+        }
         let log = self.range(Tick::MAX).map_err(|error| failed_by(error.into()))?;
         for (id, manifest) in store.manifests().map_err(failed_by)? {
             restored.last_id = restored.last_id.max(id);

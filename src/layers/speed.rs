@@ -5,8 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
+use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use timely::communication::WorkerGuards;
 use timely::scheduling::SyncActivator;
 
@@ -14,9 +15,12 @@ use crate::log::{Event, Tick};
 use crate::operators::{Layer, Purpose, ViewExport, panic_message};
 use crate::runs::{Generation, History, View};
 
-use super::crew::{Crew, join};
+use super::crew::{Crew, join, stand_still_when_broken};
 use super::feed::Feed;
 use super::graph::{Dataflow, build};
+
+/// How often someone who waits for workers looks whether they still work.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Called on a worker whenever it may have published something.
 pub type Progress = Arc<dyn Fn() + Send + Sync>;
@@ -69,6 +73,7 @@ impl<E: Event> SpeedWorkers<E> {
             let index = places.local(worker.index());
             let queue = receivers.lock().expect("no worker panics here")[index].take().expect("each worker starts once");
             started.send((index, std::thread::current())).expect("the starter waits");
+            stand_still_when_broken(Arc::clone(&panic_of));
             let followed = catch_unwind(AssertUnwindSafe(|| {
                 while !stopped.load(Ordering::Acquire) {
                     for install in queue.try_iter() {
@@ -132,7 +137,16 @@ impl<E: Event> SpeedWorkers<E> {
         }
         drop(install);
 
-        let mut parts: Vec<_> = parts.iter().take(self.queues.len()).collect();
+        let installing = parts;
+        let mut parts = Vec::new();
+        while parts.len() < self.queues.len() {
+            match installing.recv_timeout(LOOK_PAUSE) {
+                Ok(part) => parts.push(part),
+                // A worker that stands still keeps what it was to install.
+                Err(RecvTimeoutError::Timeout) if self.panicked().is_none() => {}
+                Err(_) => break,
+            }
+        }
         if parts.len() < self.queues.len() {
             return Err(self.panicked().unwrap_or_else(|| "the speed workers have stopped".to_owned()));
         }

@@ -38,6 +38,8 @@ pub struct GenerationStore {
     keep: usize,
     /// Which files this process numbers, and so removes: those whose number is the first modulo the second.
     numbers: (u64, u64),
+    /// The first number of this run of all processes.
+    first: u64,
     /// What the log's lock was when the store was opened: the log is at this place while it is that.
     log_lock: Option<Identity>,
     /// What the directory was when it was first seen.
@@ -54,6 +56,8 @@ struct Files {
     unfinished: BTreeSet<u64>,
     /// Open while somebody holds them.
     open: Vec<(u64, Weak<RunFile>)>,
+    /// Files of earlier runs that this process opened: it removes them, whoever numbered them.
+    inherited: BTreeSet<u64>,
     /// Generations with a file that was found to be damaged.
     damaged: BTreeSet<u64>,
 }
@@ -103,11 +107,12 @@ impl GenerationStore {
         }
         let dir = log_dir.join(DIRECTORY).join(dataflow);
         let mut store =
-            Self { disk, dir, log, keep: keep.max(1), numbers, log_lock: None, seen: Mutex::default(), files: Mutex::default() };
+            Self { disk, dir, log, keep: keep.max(1), numbers, first: 0, log_lock: None, seen: Mutex::default(), files: Mutex::default() };
         store.log_lock = store.identity(&store.lock_path())?;
         store.check_place()?;
         let first = store.numbered(RUNS)?.last().map_or(0, |last| last.saturating_add(1));
-        store.lock().next = first.next_multiple_of(numbers.1).saturating_add(numbers.0);
+        store.first = first.next_multiple_of(numbers.1);
+        store.lock().next = store.first.saturating_add(numbers.0);
         Ok(store)
     }
 
@@ -273,15 +278,27 @@ impl GenerationStore {
 
     /// Removes files of runs that no manifest names and nobody in this process holds or writes, as far as that is possible.
     pub(crate) fn tidy(&self) {
+        self.remove_unneeded(false);
+    }
+
+    /// As [`GenerationStore::tidy`], and removes what earlier runs left, too: at a start, by one process, before any writes.
+    pub(crate) fn tidy_all(&self) {
+        self.remove_unneeded(true);
+    }
+
+    fn remove_unneeded(&self, left_over: bool) {
         let removed = self.named().and_then(|mut needed| {
             // Listed first: a file that is begun meanwhile is not in the list.
             let there = self.numbered(RUNS)?;
             let mut files = self.lock();
             files.open.retain(|(_, file)| file.strong_count() > 0);
             needed.extend(files.unfinished.iter().copied().chain(files.open.iter().map(|(number, _)| *number)));
-            let next = files.next;
+            let (next, inherited) = (files.next, files.inherited.clone());
             drop(files);
-            let ours = |number: &&u64| **number < next && **number % self.numbers.1 == self.numbers.0;
+            let ours = |number: &&u64| match **number {
+                number if number < self.first => left_over || self.numbers.1 == 1 || inherited.contains(&number),
+                number => number < next && number % self.numbers.1 == self.numbers.0,
+            };
             there.difference(&needed).filter(ours).try_for_each(|number| self.remove(&self.path(*number, RUNS)))
         });
         if let Err(error) = removed {
@@ -341,7 +358,11 @@ impl GenerationStore {
             return Err(GenerationError::Damaged { file: path, byte: file.bytes(), what });
         }
         let file = Arc::new(file);
-        self.lock().open.push((info.number, Arc::downgrade(&file)));
+        let mut files = self.lock();
+        files.open.push((info.number, Arc::downgrade(&file)));
+        if info.number < self.first {
+            files.inherited.insert(info.number);
+        }
         Ok(file)
     }
 

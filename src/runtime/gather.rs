@@ -35,8 +35,13 @@ pub(super) fn read(serving: &Serving, cluster: &Cluster, read: &Read) -> Result<
 fn try_read(serving: &Serving, cluster: &Cluster, read: &Read, patience: Duration) -> Result<Answer, ServiceError> {
     let membership = cluster.membership();
     let own = membership.process;
-    // Fixes the tick: without rows yet.
-    let tick = serving.read(&Read { query: Query::Get(Vec::new()), at_least: None, timeout: patience, ..read.clone() })?;
+    // Fixes the tick, and finds out whether the question is one: without rows yet.
+    let question = match read.query.clone() {
+        Query::Range { from, to, .. } => Query::Range { from, to, limit: 0 },
+        Query::Prefix { prefix, .. } => Query::Prefix { prefix, limit: 0 },
+        Query::Get(_) | Query::Top(_) | Query::Scan { .. } => Query::Get(Vec::new()),
+    };
+    let tick = serving.read(&Read { query: question, at_least: None, timeout: patience, ..read.clone() })?;
     let view = serving.view(&read.view)?;
     let queries: Vec<Query> = match &read.query {
         Query::Get(keys) => keys.iter().map(|key| Query::Get(vec![key.clone()])).collect(),
@@ -59,11 +64,11 @@ fn try_read(serving: &Serving, cluster: &Cluster, read: &Read, patience: Duratio
         })
         .collect();
     let mut parts: Vec<Vec<Vec<AnswerRow>>> = queries.iter().map(|_| Vec::new()).collect();
-    let mut failed = None;
+    let mut failed: Option<ServiceError> = None;
     for at in of(own) {
         match serving.read(&Read { query: queries[at].clone(), as_of: Some(tick.as_of), at_least: None, ..read.clone() }) {
             Ok(answer) => parts[at].push(answer.rows),
-            Err(error) => drop(failed.get_or_insert(ServiceError::from(error))),
+            Err(error) => drop(failed.get_or_insert(error.into())),
         }
     }
     for (process, wanted, asked) in asked {
@@ -75,6 +80,8 @@ fn try_read(serving: &Serving, cluster: &Cluster, read: &Read, patience: Duratio
             }
             Ok(Reply::Refused(refusal)) => drop(failed.get_or_insert(refusal.into())),
             Ok(other) => drop(failed.get_or_insert(unreachable(format!("it answered something else: {other:?}")).into())),
+            // What does not answer is the reason for others that wait.
+            Err(error @ ServiceError::Serve(ServeError::Unreachable { .. })) => failed = Some(error),
             Err(error) => drop(failed.get_or_insert(error)),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{AskError, Cluster, ClusterError};
+use crate::cluster::{Answer, AskError, Cluster, ClusterError};
 use crate::layers::{BatchError, Command, Cycle, CycleError, Failure, Handover, Node, Processes, Report, Started, is_broken_exchange};
 use crate::log::{Event, ProducerError, Tick};
 use crate::runs::{AnswerRow, Audit, Query};
@@ -157,12 +157,12 @@ pub(super) fn ask(cluster: &Cluster, process: usize, request: &Request, body: &[
 }
 
 /// What a process answered.
-pub(super) fn read_reply(asked: Result<serde_json::Value, AskError>) -> Result<Reply, ServiceError> {
+pub(super) fn read_reply(asked: Result<Answer, AskError>) -> Result<Reply, ServiceError> {
     let answer = asked.map_err(|error| match error {
         AskError::Lost(lost) => ServiceError::Elsewhere { message: lost.to_string(), exit_code: lost.exit_code() },
-        late @ AskError::Late { .. } => ServiceError::Elsewhere { message: late.to_string(), exit_code: 4 },
+        other => ServiceError::Elsewhere { message: other.to_string(), exit_code: 4 },
     })?;
-    serde_json::from_value(answer).map_err(|error| ServiceError::Elsewhere { message: error.to_string(), exit_code: 1 })
+    serde_json::from_slice(&answer).map_err(|error| ServiceError::Elsewhere { message: error.to_string(), exit_code: 1 })
 }
 
 /// All processes of a cluster, as process 0 sees them.
@@ -183,15 +183,26 @@ impl<E: Event> Processes for AllProcesses<E> {
         let (answered, answers) = crossbeam::channel::unbounded();
         let request = Request::Command(command.clone());
         std::thread::scope(|scope| {
-            for process in self.cluster.others() {
-                let asked = self.cluster.begin(process, &request, &[]);
-                let (answered, cluster) = (answered.clone(), &self.cluster);
-                scope.spawn(move || drop(answered.send((process, report(cluster.finish(process, asked, NO_LIMIT))))));
+            // Nobody is asked before there is a thread for everybody: a step that some never hear of would set them apart.
+            let (begin, begun) = crossbeam::channel::bounded::<()>(0);
+            for process in 0..processes {
+                let (answered, begun, request) = (answered.clone(), begun.clone(), &request);
+                let (cluster, node) = (&self.cluster, &self.node);
+                let ask = move || {
+                    // Disconnected when all threads are there; nothing is ever sent.
+                    let _ = begun.recv();
+                    let report = match process {
+                        0 => node.obey(command),
+                        process => report(cluster.ask(process, request, &[], NO_LIMIT)),
+                    };
+                    drop(answered.send((process, report)));
+                };
+                let spawned = std::thread::Builder::new().name(format!("step-{process}")).spawn_scoped(scope, ask);
+                spawned.unwrap_or_else(|error| panic!("no thread for a step: {error}"));
             }
-            let (answered, node) = (answered.clone(), &self.node);
-            scope.spawn(move || drop(answered.send((0, node.obey(command)))));
+            drop((begin, answered));
             let mut given_up = false;
-            for (process, report) in answers.iter().take(processes) {
+            for (process, report) in answers {
                 if let (Report::Failed(_), Command::Batch { attempt, .. }, false) = (&report, command, given_up) {
                     given_up = true;
                     self.node.cancel_batch(*attempt);
@@ -202,6 +213,11 @@ impl<E: Event> Processes for AllProcesses<E> {
                 reports[process] = report;
             }
         });
+        if let Some(gone) = self.cluster.lost() {
+            // Whatever failed, failed because of that.
+            let failed = |report: &&mut Report| matches!(report, Report::Failed(_));
+            reports.iter_mut().filter(failed).for_each(|report| *report = lost(&gone.to_string()));
+        }
         // When one fails, others fail because of that: what is said is the reason.
         let is_reason = |report: &Report| matches!(report, Report::Failed(failure) if !is_consequence(&failure.reason));
         if reports.iter().any(is_reason) {
@@ -225,9 +241,10 @@ fn is_consequence(reason: &str) -> bool {
     is_broken_exchange(reason) || reason == BatchError::Stopped.to_string()
 }
 
-fn report(asked: Result<serde_json::Value, AskError>) -> Report {
+fn report(asked: Result<Answer, AskError>) -> Report {
     match read_reply(asked) {
         Ok(Reply::Report(report)) => *report,
+        Ok(Reply::Refused(refusal)) => lost(&ServiceError::from(refusal).to_string()),
         Ok(other) => lost(&format!("an answer to something else: {other:?}")),
         Err(error) => lost(&error.to_string()),
     }

@@ -12,19 +12,17 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::cluster::{Cluster, ClusterError, Handler, ProgramId};
 use crate::layers::{
-    BATCH_EVENTS_MAX, Blueprint, Coordinator, Crew, Cycle, CycleError, Handover, Node, NodeOptions, OneProcess, Processes, Started,
-    is_broken_exchange,
+    BATCH_EVENTS_MAX, Coordinator, Crew, Cycle, CycleError, Handover, Node, NodeOptions, OneProcess, Processes, Started, is_broken_exchange,
 };
-use crate::log::{Claim, Event, EventType, Log, LogError, LogOptions, Share, ShareLock, SystemClock, Tick, place};
+use crate::log::{Event, Log, LogError, LogOptions, Share, Tick};
 use crate::operators::Codec;
 use crate::runs::{Audit, GenerationError, GenerationStore, ViewInfo};
 use crate::serving::{Answer, Read, Serving};
-use crate::storage::RealDisk;
 
-use super::build::build_id;
 use super::gather;
+use super::joining::{end_of_start, exchange_id, open_share, program_id};
 use super::lines::for_each_line;
-use super::members::{APPEND_PATIENCE, AllProcesses, Locked, NO_LIMIT, Opening, Place, Ready, Refusal, Reply, Request, Serves, ask};
+use super::members::{APPEND_PATIENCE, AllProcesses, NO_LIMIT, Ready, Refusal, Reply, Request, Serves, ask};
 use super::program::{OnError, Program};
 use super::service::{
     Appended, BatchStatus, Format, Layers, Numbered, ProcessStatus, Rejected, Service, ServiceError, SpeedStatus, Status,
@@ -38,7 +36,7 @@ const BACKOFF: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
 /// How long it may take until the loss of a process is noticed, once its connections are broken.
-const LOSS_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const LOSS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Cycles and audits that clients have asked for and that wait, or run, at a time. Each takes a thread.
 pub const CYCLES_WAITING_MAX: usize = 16;
@@ -121,7 +119,7 @@ pub struct Server<E: Event> {
     ticker_stop: Arc<AtomicBool>,
 }
 
-struct Shared<E: Event> {
+pub(super) struct Shared<E: Event> {
     program: Program<E>,
     log: Log<E>,
     node: Arc<Node<E>>,
@@ -138,9 +136,9 @@ struct Shared<E: Event> {
 }
 
 /// What other processes reach: this process's part in steps of the coordinator from the first on, the rest once it serves.
-struct Member<E: Event> {
-    node: Arc<Node<E>>,
-    shared: OnceLock<Arc<Shared<E>>>,
+pub(super) struct Member<E: Event> {
+    pub node: Arc<Node<E>>,
+    pub shared: OnceLock<Arc<Shared<E>>>,
 }
 
 #[derive(Default)]
@@ -267,6 +265,9 @@ impl<E: Event> Server<E> {
     }
 
     fn halt(&mut self) {
+        if let Some(cluster) = &self.shared.cluster {
+            cluster.stop_waiting();
+        }
         self.shared.node.stop_batch();
         self.ticker_stop.store(true, Ordering::Release);
         drop(self.stop.take());
@@ -284,59 +285,6 @@ impl<E: Event> Drop for Server<E> {
     }
 }
 
-/// Tells the others why this process ends. When one of them was lost before, whatever failed here failed for that.
-fn end_of_start(cluster: &Cluster, error: StartError, what: &str) -> StartError {
-    let consequence = is_broken_exchange(&error.to_string());
-    let lost = if consequence { cluster.wait_for_loss(LOSS_PATIENCE) } else { cluster.lost() };
-    cluster.leave(&format!("{what}: {error}"));
-    lost.map_or(error, StartError::Cluster)
-}
-
-/// What the processes that carry out a command together must run alike.
-fn program_id<E: Event>(program: &Program<E>, options: Vec<(String, String)>) -> Result<ProgramId, StartError> {
-    let blueprint = Blueprint::of(&program.dataflow, &program.identity()).map_err(StartError::Threads)?;
-    Ok(ProgramId {
-        dataflow: program.name.clone(),
-        version: program.identity(),
-        fingerprint: format!("{:016x}", blueprint.fingerprint()),
-        event: EventType::of::<E>().to_string(),
-        options,
-    })
-}
-
-/// What processes that exchange rows by a codec must have alike.
-fn exchange_id(codec: Codec) -> (String, String) {
-    let same = match codec {
-        // Rows as they are in memory are understood by the same executable only.
-        Codec::Abomonation => format!("{codec} of {}", build_id()),
-        codec => codec.to_string(),
-    };
-    ("--exchange".to_owned(), same)
-}
-
-/// Opens this process's share of a log that all processes reach. Every process locks its share before anything is read.
-fn open_share<E: Event>(cluster: &Cluster, dir: &Path, options: LogOptions) -> Result<Log<E>, StartError> {
-    let (disk, clock) = (Arc::new(RealDisk), Arc::new(SystemClock));
-    let process = cluster.membership().process;
-    if process == 0 {
-        let claim = Claim::take(disk.clone(), clock, dir)?;
-        cluster.tell_all(&Place { mark: place::mark(&*disk, dir)?, dir: dir.display().to_string() });
-        cluster.others().try_for_each(|other| cluster.hear::<Locked>(other).map(drop))?;
-        let prepared = claim.prepare(options.clone())?;
-        cluster.tell_all(&Opening);
-        return Ok(prepared.open(options)?);
-    }
-    let theirs: Place = cluster.hear(0)?;
-    if !place::is_marked(&*disk, dir, &theirs.mark) {
-        let (own, theirs) = (dir.display(), &theirs.dir);
-        return Err(ClusterError::Mismatch(format!("--log {own} of process {process} is not the directory {theirs} of process 0")).into());
-    }
-    let lock = ShareLock::take(&*disk, dir, options.share)?;
-    cluster.tell(0, &Locked);
-    cluster.hear::<Opening>(0)?;
-    Ok(Log::open_locked_share(disk, clock, dir, options, lock)?)
-}
-
 fn start_node<E: Event>(program: &Program<E>, log: &Log<E>, options: &ServerOptions, crew: Crew) -> Result<Node<E>, StartError> {
     let (processes, keep) = ((crew.process(), crew.processes()), options.keep_generations);
     let store = GenerationStore::open_for(log.disk(), log.dir(), log.id(), &program.name, keep, processes)?;
@@ -352,7 +300,7 @@ fn start_node<E: Event>(program: &Program<E>, log: &Log<E>, options: &ServerOpti
 }
 
 impl<E: Event> Handler for Member<E> {
-    fn answer(&self, _from: usize, request: serde_json::Value, body: Vec<u8>) -> serde_json::Value {
+    fn answer(&self, _from: usize, request: &[u8], body: &[u8]) -> Vec<u8> {
         let answer = |request| match (request, self.shared.get()) {
             (Request::Command(command), _) => Reply::Report(Box::new(self.node.obey(&command))),
             (Request::GiveUp { attempt }, _) => {
@@ -360,7 +308,7 @@ impl<E: Event> Handler for Member<E> {
                 Reply::Done
             }
             (_, None) => Reply::Refused(Refusal::Serve(crate::serving::ServeError::NotReady)),
-            (Request::Append { numbered, format, on_error }, Some(shared)) => shared.append_as(&numbered, &body, format, on_error).into(),
+            (Request::Append { numbered, format, on_error }, Some(shared)) => shared.append_as(&numbered, body, format, on_error).into(),
             (Request::Read { view, queries, as_of, timeout_ms }, Some(shared)) => {
                 gather::read_part(&shared.serving, &view, queries, as_of, Duration::from_millis(timeout_ms)).into()
             }
@@ -369,12 +317,12 @@ impl<E: Event> Handler for Member<E> {
             (Request::Events, Some(shared)) => Reply::Events(shared.log.events_total()),
         };
         let failed = |message: String| Reply::Refused(Refusal::Other { message, exit_code: 1 });
-        let reply = match serde_json::from_value(request) {
+        let reply = match serde_json::from_slice(request) {
             Ok(request) => catch_unwind(AssertUnwindSafe(|| answer(request)))
                 .unwrap_or_else(|panic| failed(format!("panicked: {}", crate::operators::panic_message(&*panic)))),
-            Err(error) => failed(format!("a request that is not understood: {error}")),
+            Err(error) => Reply::Refused(Refusal::Other { message: format!("the question is not understood: {error}"), exit_code: 2 }),
         };
-        serde_json::to_value(reply).expect("answers can be written as JSON")
+        serde_json::to_vec(&reply).expect("answers can be written as JSON")
     }
 }
 
@@ -669,73 +617,4 @@ impl<E: Event> Service for Shared<E> {
 
 fn unexpected(reply: &Reply) -> ServiceError {
     ServiceError::Elsewhere { message: format!("an answer to something else: {reply:?}"), exit_code: 1 }
-}
-
-/// Recomputes a whole log in both layers, independently, and compares them at its end.
-pub fn audit_log<E: Event>(program: &Program<E>, log: &Log<E>, workers: usize) -> Result<(Tick, Vec<Audit>), StartError> {
-    let node = Arc::new(start_audit(program, log, workers.into())?);
-    audit_all(Box::new(OneProcess(node)), log)
-}
-
-/// What processes that carry out a command together, once, must run alike: `alike` are options with their values.
-pub fn command_id<E: Event>(
-    program: &Program<E>,
-    command: &str,
-    exchange: Codec,
-    alike: Vec<(String, String)>,
-) -> Result<ProgramId, StartError> {
-    let command = [("the command".to_owned(), command.to_owned()), exchange_id(exchange)];
-    program_id(program, command.into_iter().chain(alike).collect())
-}
-
-/// As [`audit_log`], as one of the processes of a cluster over the log in `dir`, which must be there. The result is process 0's.
-pub fn audit_log_in<E: Event>(
-    cluster: &Cluster,
-    program: &Program<E>,
-    dir: &Path,
-    exchange: Codec,
-) -> Result<Option<(Tick, Vec<Audit>)>, StartError> {
-    let audited = try_audit_log_in(cluster, program, dir, exchange);
-    audited.map_err(|error| end_of_start(cluster, error, "it could not audit"))
-}
-
-fn try_audit_log_in<E: Event>(
-    cluster: &Cluster,
-    program: &Program<E>,
-    dir: &Path,
-    exchange: Codec,
-) -> Result<Option<(Tick, Vec<Audit>)>, StartError> {
-    let membership = cluster.membership();
-    let (process, processes) = (membership.process, membership.processes());
-    crate::log::id(&RealDisk, dir)?;
-    let share = Share { index: process as u32, of: processes as u32 };
-    let log = open_share::<E>(cluster, dir, LogOptions { share, ..LogOptions::default() })?;
-    let crew = Crew::new(membership.workers, process, processes, Arc::new(cluster.clone())).codec(exchange);
-    let node = Arc::new(start_audit(program, &log, crew)?);
-    // As in a server: its workers cannot be waited for alone.
-    std::mem::forget(Arc::clone(&node));
-    cluster.handle(Arc::new(Member { node: Arc::clone(&node), shared: OnceLock::new() }));
-    let mut audited = None;
-    if process == 0 {
-        cluster.others().try_for_each(|other| cluster.hear::<Ready>(other).map(drop))?;
-        audited = Some(audit_all(Box::new(AllProcesses { node, cluster: cluster.clone(), over: None }), &log)?);
-    } else {
-        cluster.tell(0, &Ready);
-        cluster.wait_until_done(0)?;
-    }
-    log.close()?;
-    cluster.part()?;
-    Ok(audited)
-}
-
-fn start_audit<E: Event>(program: &Program<E>, log: &Log<E>, crew: Crew) -> Result<Node<E>, StartError> {
-    let options = NodeOptions { crew, history: u64::MAX, ..NodeOptions::default() };
-    Node::start(Arc::clone(&program.dataflow), log.clone(), options, Arc::default()).map_err(StartError::Threads)
-}
-
-fn audit_all<E: Event>(processes: Box<dyn Processes>, log: &Log<E>) -> Result<(Tick, Vec<Audit>), StartError> {
-    let mut coordinator = Coordinator::new(processes);
-    // The speed layer starts from nothing and follows the log from its first event, tick by tick.
-    coordinator.start_empty()?;
-    Ok((log.frontier(), coordinator.audit(Cycle::Full)?))
 }

@@ -234,3 +234,73 @@ fn a_full_disk_of_one_process_ends_all_and_costs_nothing() {
     sent.check(&plan, NAME);
     room.end();
 }
+
+#[test]
+fn a_process_that_outlives_its_cluster_keeps_its_share_from_the_next() {
+    let dir = Dir::new();
+    let plan = Plan::new(&dir, "web_analytics", (3, 1)).hasty();
+    let cluster = plan.start();
+    let mut sent = Sent::default();
+    let mut appends = 0;
+    sent.append_while(&cluster.clients(), || {
+        appends += 1;
+        appends < 10
+    });
+    let mut guards: Vec<Guard> = cluster.members.into_iter().map(|member| member.process).collect();
+    let outliving = guards.pop().expect("the last");
+    signal("STOP", outliving.id());
+    let since = Instant::now();
+    for process in guards {
+        ends_without(process, &[plan.name(2)], since);
+    }
+    // It may still be about to append: nobody opens the log, with whatever number of processes.
+    let next = Plan { log: plan.log.clone(), ..Plan::new(&dir, "web_analytics", (2, 1)).hasty() };
+    let [second, first] = [1, 0].map(|process| next.launch(process));
+    let first = first.wait();
+    assert_eq!((first.code, first.err.matches("error: ").count()), (6, 1), "{first:?}");
+    assert!(first.err.contains("in use"), "{first:?}");
+    check_lost(&second.wait(), &[next.name(0)]);
+    let alone = Plan { log: plan.log.clone(), ..Plan::new(&dir, "web_analytics", (1, 1)) };
+    let _ = alone.launch(0).wait().exits(6).says(&["in use"]);
+
+    signal("CONT", outliving.id());
+    ends_without(outliving, &[plan.name(0), plan.name(1)], Instant::now());
+    sent.check(&next, "after the last one ended");
+}
+
+#[test]
+fn a_process_that_stops_in_the_start_ends_the_others() {
+    let seed = seed();
+    let mut random = Random::new(seed);
+    let dir = Dir::new();
+    let plan = Plan::new(&dir, "web_analytics", (3, 1)).hasty();
+    let cluster = plan.start();
+    let mut sent = Sent::default();
+    let mut appends = 0;
+    sent.append_while(&cluster.clients(), || {
+        appends += 1;
+        appends < 10
+    });
+    cluster.stop();
+    for round in 0..2 {
+        let mut guards: Vec<Guard> = (0..3).map(|process| plan.launch(process)).collect();
+        let moment = Duration::from_millis(random.below(200 + 400 * round));
+        // The moment is what is random here.
+        std::thread::sleep(moment);
+        let lost = random.below(3) as usize;
+        let context = format!("process {lost} stopped {moment:?} after the start, seed {seed}");
+        let stopped = guards.remove(lost);
+        signal("STOP", stopped.id());
+        let since = Instant::now();
+        for process in guards {
+            let ended = process.wait();
+            assert!(since.elapsed() <= CONNECT_TIMEOUT + LOSS_MAX, "{context}: it took {:?}", since.elapsed());
+            check_lost(&ended, &[plan.name(lost)]);
+        }
+        println!("{context}: the others ended after {:?}", since.elapsed());
+        let others: Vec<String> = (0..3).filter(|process| *process != lost).map(|process| plan.name(process)).collect();
+        signal("CONT", stopped.id());
+        check_lost(&stopped.wait(), &others);
+    }
+    sent.check(&plan, &format!("after stops in the start, seed {seed}"));
+}

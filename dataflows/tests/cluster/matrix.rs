@@ -134,7 +134,7 @@ fn through_all_shapes(lines: &str, shapes: &[(usize, usize)]) {
         assert_eq!(audit["agree"], true, "{shape:?}: {audit}");
         assert_eq!(audit["audits"].as_array().map(Vec::len), Some(EXACT_VIEWS.len() + 1), "{audit}");
         let status = cluster.status();
-        assert!(status["handovers"].as_u64() >= Some(2) || *shape == shapes[0], "{shape:?}: {status}");
+        assert!(status["handovers"].as_u64() >= Some(1), "{shape:?}: {status}");
         assert_eq!(status["last_error"], Value::Null, "{shape:?}");
         cluster.stop();
     }

@@ -50,9 +50,13 @@ impl Networks {
         run("ip", &["-n", &self.names[side], "link", "set", "wire", state]).map(drop)
     }
 
-    /// A rule for packets that come in by the link on one side.
+    /// Some packets that come in by the link on one side are dropped.
     fn drop_incoming(&self, side: usize, which: &str) {
-        let rule = format!("type filter hook input priority 0; iifname \"wire\" {which} drop;");
+        self.filter(side, &format!("{which} drop"));
+    }
+
+    fn filter(&self, side: usize, rule: &str) {
+        let rule = format!("type filter hook input priority 0; iifname \"wire\" {rule};");
         let rules = format!("table ip lossy {{\nchain incoming {{\n{rule}\n}}\n}}");
         self.exec(side, &["nft", &rules]);
     }
@@ -229,9 +233,15 @@ fn a_link_that_fails_for_longer_ends_both_and_costs_nothing() {
     let plan = networks.plan(Plan::new(&dir, "bank", (2, 1)).hasty(), &dir);
     let mut load = Load::new(seed());
     type Cut = fn(&Networks);
-    let cuts: [(&str, Cut, Cut); 3] = [
+    let cuts: [(&str, Cut, Cut); 4] = [
         ("the link is down", |networks| networks.link(0, "down").expect("root may"), |networks| networks.link(0, "up").expect("root may")),
         ("nothing arrives at process 0", |networks| networks.drop_incoming(0, ""), |networks| networks.drop_nothing(0)),
+        // Wherever in a message they are. What process 1 sends is answered so; process 0 hears nothing any more.
+        (
+            "connections are reset",
+            |networks| networks.filter(0, "meta l4proto tcp reject with tcp reset"),
+            |networks| networks.drop_nothing(0),
+        ),
         ("nothing arrives at process 1", |networks| networks.drop_incoming(1, ""), |networks| networks.drop_nothing(1)),
     ];
     for (what, cut, mend) in cuts {
@@ -240,11 +250,15 @@ fn a_link_that_fails_for_longer_ends_both_and_costs_nothing() {
         let since = Instant::now();
         cut(&networks);
         let mut took = Vec::new();
-        for (side, member) in members.into_iter().enumerate() {
+        for (side, member) in members.into_iter().enumerate().rev() {
             took.push(ends_without(member.process, &[plan.name(1 - side)], since));
         }
         println!("{what}: both end after {took:?}");
-        assert!(took.iter().any(|took| *took >= PEER_TIMEOUT / 2), "{what}: {took:?}");
+        if what == "connections are reset" {
+            assert!(took[0] < PEER_TIMEOUT / 2, "{what}: {took:?}");
+        } else {
+            assert!(took.iter().any(|took| *took >= PEER_TIMEOUT / 2), "{what}: {took:?}");
+        }
         if what == "the link is down" {
             // Cut off at the start: both say who did not come.
             let guards = [0, 1].map(|side| {

@@ -49,7 +49,7 @@ fn help_starts_with_an_example() {
     assert!(help.out.starts_with("Example:\n  lambdaflow ingest"), "{}", help.out);
 
     assert_eq!(help.err, "");
-    for command in ["run", "ingest", "query", "rebuild", "audit", "generate", "oracle", "log"] {
+    for command in ["run", "launch", "ingest", "query", "rebuild", "audit", "generate", "oracle", "diff", "log"] {
         assert!(help.out.contains(command), "{command} is missing");
         let help = lambdaflow([command, "--help"]).exits(0);
         assert!(help.out.starts_with(&format!("Example:\n  lambdaflow {command} ")), "{}", help.out);

@@ -131,7 +131,7 @@ fn a_cluster_is_back_after_a_kill_and_has_every_acknowledged_event_once() {
 #[test]
 fn a_hung_process_is_replaced_and_restarts_have_a_limit() {
     let dir = Dir::new();
-    let mut cluster = Cluster::start(&dir.at("log"), &["-n", "2", "--restarts", "1"], &["--peer-timeout", "2s"]);
+    let mut cluster = Cluster::start(&dir.at("log"), &["-n", "2", "--restarts", "1"], &["--peer-timeout", "3s"]);
     let token = cluster.clients[0].append(&[event(0)]);
     signal("STOP", processes(cluster.id())[&1]);
     cluster.serves_again(2);
@@ -170,7 +170,7 @@ fn a_launcher_that_is_killed_leaves_nobody_behind() {
 #[test]
 fn a_process_that_does_not_stop_is_killed() {
     let dir = Dir::new();
-    for (stop_timeout, signals) in [("1s", 1), ("1h", 2)] {
+    for (stop_timeout, signals) in [("3s", 1), ("1h", 2)] {
         let cluster = Cluster::start(&dir.at("log"), &["-n", "2", "--stop-timeout", stop_timeout], &[]);
         let processes = processes(cluster.id());
         signal("STOP", processes[&1]);
@@ -239,11 +239,11 @@ fn several_processes_are_compared_with_sql() {
 fn mistakes_are_said_once_and_start_nothing() {
     for (arguments, says) in [
         (&["-n", "2"][..], "required arguments were not provided"),
-        (&["run", "web_analytics", "--log", "l"], "--processes <PROCESSES>"),
+        (&["run", "web_analytics", "--log", "l"], "--processes <N>"),
         (&["-n", "0", "run", "web_analytics", "--log", "l"], "between 1 and 256 processes"),
         (&["-n", "2", "-p", "1", "run", "web_analytics", "--log", "l"], "`launch` has no option -p"),
         (&["-n", "2", "-h", "hosts", "run", "web_analytics", "--log", "l"], "`launch` has no option -h"),
-        (&["-n", "2", "run", "web_analytics", "--log", "l", "-p", "1"], "'--process <PROCESS>' cannot be used multiple times"),
+        (&["-n", "2", "run", "web_analytics", "--log", "l", "-p", "1"], "'--process <P>' cannot be used multiple times"),
         (&["-n", "2", "-w", "1", "run", "web_analytics", "--log", "l", "-w", "1"], "cannot be used multiple times"),
         (&["-n", "2", "run", "web_analytics"], "--log <DIR>"),
         (&["-n", "2", "run", "nothing", "--log", "l"], "there is no dataflow `nothing`"),

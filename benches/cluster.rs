@@ -4,6 +4,7 @@
 //! *all at once*: each process appends its part as fast as it is acknowledged, until all of it is in the answers;
 //! *full batch*: process 0 asks for a cycle from the first event; *at a rate*: appends are due at a fixed rate, split evenly,
 //! and delays are taken from the moment one was due, at each process, so that a stall shows in all that it held up.
+//! `alone` is the same without a cluster: a server of one worker as `run` starts it without `-n`.
 //! Lines are parsed as a client's would be. Batch cycles run on request only. What a process measures it prints as JSON, and
 //! the worst process counts.
 //!
@@ -11,23 +12,27 @@
 //! cargo bench -p lambdaflow --bench cluster -- --shapes 1x1,1x2,2x1 --events 500000 --rate 20000 --seconds 10
 //! ```
 
+#[path = "../tests/cluster_support/ports.rs"]
+mod ports;
+
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::unbounded;
 use hdrhistogram::Histogram;
 use lambdaflow::cluster::{Cluster, ClusterOptions, Membership, PEER_TIMEOUT};
 use lambdaflow::layers::{Cycle, hush_broken_exchange};
-use lambdaflow::log::{LogOptions, Tick};
+use lambdaflow::log::{Log, LogOptions, SystemClock, Tick};
 use lambdaflow::operators::Codec;
 use lambdaflow::runtime::service::{Format, Service};
 use lambdaflow::runtime::{OnError, Server, ServerOptions};
 use lambdaflow::serving::Serving;
+use lambdaflow::storage::RealDisk;
 use lambdaflow_dataflows::web_analytics::generate::{Generator, GeneratorOptions, to_combined_line};
-use lambdaflow_dataflows::web_analytics::program;
+use lambdaflow_dataflows::web_analytics::{Request, program};
 use serde_json::{Value, json};
 
 /// The allocator of the shipped program.
@@ -41,8 +46,13 @@ const LINES: usize = 1_000;
 const APPENDERS: usize = 2;
 const APPENDS_PER_SECOND: u64 = 50;
 
+/// The shape that is no cluster.
+const ALONE: &str = "alone";
+
 /// What one process is to do.
 struct Part {
+    /// It is not one of a cluster.
+    alone: bool,
     process: usize,
     processes: usize,
     workers: usize,
@@ -59,6 +69,7 @@ fn main() {
     let (events, rate, seconds) = (number("--events", 100_000), number("--rate", 10_000), number("--seconds", 5));
     if let Some(process) = value("--process") {
         let part = Part {
+            alone: arguments.iter().any(|argument| argument == "--alone"),
             process: process.parse().expect("a number"),
             processes: number("--processes", 1) as usize,
             workers: number("--workers", 1) as usize,
@@ -76,9 +87,9 @@ fn main() {
         "processes x", "in answers", "full batch", "ack p50", "ack p99", "seen p50", "seen p99", "seen max"
     );
     println!("{:<16} {:>14} {:>14} | {:>9} {:>9} | {:>9} {:>9} {:>9}", "workers", "events/s", "events/s", "ms", "ms", "ms", "ms", "ms");
-    let shapes = value("--shapes").unwrap_or_else(|| "1x1,1x2,2x1,2x2,3x1,3x2".to_owned());
+    let shapes = value("--shapes").unwrap_or_else(|| format!("{ALONE},1x1,1x2,2x1,2x2,3x1,3x2"));
     for shape in shapes.split(',') {
-        let (processes, workers) = shape.split_once('x').expect("a shape is PROCESSESxWORKERS");
+        let (processes, workers) = if shape == ALONE { ("1", "1") } else { shape.split_once('x').expect("a shape is PROCESSESxWORKERS") };
         let (processes, workers): (usize, usize) = (processes.parse().expect("a number"), workers.parse().expect("a number"));
         let common = [
             ("--processes", processes as u64),
@@ -89,7 +100,10 @@ fn main() {
         ];
         let mut common: Vec<String> = common.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_string()]).collect();
         common.extend(value("--exchange").into_iter().flat_map(|codec| ["--exchange".to_owned(), codec]));
+        common.extend((shape == ALONE).then(|| "--alone".to_owned()));
         let found = run(processes, &common);
+        // Each process appends whole batches.
+        let events = batches_at_once(events as usize, processes) * LINES * processes;
         let worst = |of: &str| found.iter().filter_map(|part| part[of].as_f64()).fold(0.0, f64::max);
         let at_once = events as f64 / worst("at_once_s");
         let batch = events as f64 / worst("batch_s");
@@ -112,6 +126,14 @@ struct Started {
     hear: BufReader<ChildStdout>,
 }
 
+impl Drop for Started {
+    /// If this process panics, those that it started go with it.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Started {
     fn hear(&mut self) -> Value {
         let mut line = String::new();
@@ -127,10 +149,7 @@ impl Started {
 /// Runs all processes of a shape through all steps, and returns what each found.
 fn run(processes: usize, common: &[String]) -> Vec<Value> {
     let dir = tempfile::tempdir().expect("a directory");
-    let listeners: Vec<_> = (0..processes).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    let addresses = listeners.iter().map(|listener| format!("{}\n", listener.local_addr().expect("it is bound"))).collect::<String>();
-    drop(listeners);
-    std::fs::write(dir.path().join("hosts"), addresses).expect("the directory can be written to");
+    std::fs::write(dir.path().join("hosts"), ports::free_addresses(processes).join("\n")).expect("the directory can be written to");
     let own = std::env::current_exe().expect("this program has a path");
     let start = |process: usize| {
         let mut command = Command::new(&own);
@@ -156,28 +175,49 @@ fn run(processes: usize, common: &[String]) -> Vec<Value> {
     found
 }
 
-/// Waits until all have ended a step.
+/// Batches that each process appends at once.
+fn batches_at_once(events: usize, processes: usize) -> usize {
+    (events / processes / LINES).max(1)
+}
+
+/// Waits until all have ended a step. Ends this process if the one that started it is gone.
 fn step(found: &Value) {
     println!("{found}");
-    std::io::stdin().read_line(&mut String::new()).expect("the one that started this process says when to go on");
+    if std::io::stdin().read_line(&mut String::new()).expect("the one that started this process says when to go on") == 0 {
+        std::process::exit(4);
+    }
 }
 
 fn take_part(part: &Part, dir: &Path) {
     hush_broken_exchange();
     let server_options = ServerOptions { workers: part.workers, batch_interval: None, exchange: part.exchange, ..ServerOptions::default() };
-    // Alone, too, it is started as a process of a cluster would be, so that all shapes do the same.
+    if part.alone {
+        let log = Log::open(Arc::new(RealDisk), Arc::new(SystemClock), &dir.join("log"), LogOptions::default());
+        let server = Server::start(program(), log.unwrap_or_else(|error| panic!("{error}")), server_options);
+        let server = server.unwrap_or_else(|error| panic!("{error}"));
+        measure(part, &server);
+        return server.close().expect("the log closes");
+    }
+    // One process, too, is started as one of a cluster would be, so that all shapes do the same.
     let membership = Membership::new(part.workers, part.process, part.processes, Some(&dir.join("hosts"))).expect("a good list");
     let options = ClusterOptions { membership, token: String::new(), connect_timeout: PATIENCE, peer_timeout: PEER_TIMEOUT };
     let id = Server::program_id(&program(), &LogOptions::default(), &server_options).expect("a good dataflow");
     let cluster = Cluster::join(&options, id).unwrap_or_else(|error| panic!("{error}"));
     let server = Server::start_in(&cluster, program(), &dir.join("log"), LogOptions::default(), server_options);
     let server = server.unwrap_or_else(|error| panic!("{error}"));
+    measure(part, &server);
+    cluster.part().unwrap_or_else(|error| panic!("{error}"));
+    server.close().expect("the log closes");
+}
+
+/// All steps of a process.
+fn measure(part: &Part, server: &Server<Request>) {
     let (service, serving) = (server.service(), server.serving());
     let seed = part.process as u64;
     let generator = Generator::new(seed, GeneratorOptions { events_per_second: part.rate, ..GeneratorOptions::default() });
     let mut lines = generator.map(|request| to_combined_line(&request));
     let mut batch = |count: usize| lines.by_ref().take(count).collect::<Vec<_>>().join("\n").into_bytes();
-    let at_once: Vec<Vec<u8>> = (0..part.events / part.processes / LINES).map(|_| batch(LINES)).collect();
+    let at_once: Vec<Vec<u8>> = (0..batches_at_once(part.events, part.processes)).map(|_| batch(LINES)).collect();
     let per_append = (part.rate / part.processes as u64 / APPENDS_PER_SECOND).max(1) as usize;
     let at_rate: Vec<Vec<u8>> = (0..part.seconds * APPENDS_PER_SECOND).map(|_| batch(per_append)).collect();
     step(&json!({}));
@@ -199,8 +239,6 @@ fn take_part(part: &Part, dir: &Path) {
         "ack_p50": ms(&acked, 0.5), "ack_p99": ms(&acked, 0.99),
         "seen_p50": ms(&seen, 0.5), "seen_p99": ms(&seen, 0.99), "seen_max": ms(&seen, 1.0),
     }));
-    cluster.part().unwrap_or_else(|error| panic!("{error}"));
-    server.close().expect("the log closes");
 }
 
 fn append(service: &dyn Service, lines: &[u8]) -> Tick {

@@ -106,7 +106,6 @@ start() {
     exit "${PIPESTATUS[0]}"
 }
 
-work=$(mktemp -d)
 feeders=() running=() interrupted=
 # shellcheck disable=SC2317 # Traps call it.
 stop() {
@@ -114,19 +113,24 @@ stop() {
     [ ${#feeders[@]} = 0 ] || kill "${feeders[@]}" 2> /dev/null || true
 }
 trap stop INT TERM
-trap 'stop; rm -rf "$work"' EXIT
+trap stop EXIT
 
+# What is told to stop starts nothing more.
 for ((process = 0; process < n; process++)); do
-    mkfifo "$work/$process"
-    feed > "$work/$process" &
+    [ -z "$interrupted" ] || break
+    # A pipe that is there before both its ends are used: whoever is killed leaves nobody waiting.
+    exec {stdin}< <(feed)
     feeders+=($!)
-    start "$process" "$@" 4>&1 < "$work/$process" &
+    start "$process" "$@" 4>&1 <&"$stdin"- &
     running+=($!)
+    exec {stdin}<&-
 done
+# It may have been told before the last one was noted.
+[ -z "$interrupted" ] || stop
 
 # What failed because it lost another process (4) is not what began it.
 first=0
-for ((process = 0; process < n; process++)); do
+for process in "${!running[@]}"; do
     while :; do
         interrupted=
         code=0

@@ -1,22 +1,20 @@
 //! Processes that find each other, talk, and notice a loss: several in one test process, each with its own address.
 
+#[path = "cluster_support/ports.rs"]
+mod ports;
+
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lambdaflow::cluster::{AskError, Cluster, ClusterError, ClusterOptions, Handler, Membership, ProgramId};
 use lambdaflow::layers::Links;
+use ports::free_addresses as addresses;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Addresses that were free a moment ago.
-fn addresses(processes: usize) -> Vec<String> {
-    let listeners: Vec<_> = (0..processes).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    listeners.iter().map(|listener| listener.local_addr().expect("it is bound").to_string()).collect()
-}
 
 fn options(addresses: &[String], process: usize) -> ClusterOptions {
     ClusterOptions {

@@ -152,7 +152,8 @@ pub(crate) struct Processes {
     /// How long another process may be silent until it counts as lost; then all stop with exit code 4.
     #[arg(long, default_value = "10s", value_parser = peer_timeout, value_name = "TIME")]
     pub peer_timeout: Duration,
-    /// How rows are written that go to another process: columnar, bincode or abomonation (see the documentation of `Codec`).
+    /// How rows of our operators are written that go to another process: columnar, bincode or abomonation (see the documentation
+    /// of `Codec`). Raw differential code, `iterate` and graphs always use bincode.
     #[arg(long, default_value_t, value_name = "CODEC")]
     pub exchange: Codec,
     /// Let the cluster's address, and --listen, be ones that other machines reach. There is no authentication.

@@ -4,6 +4,8 @@ use std::fmt::{Display, Formatter};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
@@ -15,6 +17,8 @@ const LINE_BYTES_MAX: u64 = 1 << 20;
 const DRAIN: Duration = Duration::from_secs(1);
 /// What a server prints before its address.
 const SERVING: &str = "serving on ";
+/// What a process says that found the address it was given for the others in use. Only that: what it serves on may be in use, too.
+const ADDRESS_TAKEN: &str = " of the cluster listens there";
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +64,7 @@ impl Display for End {
 pub(super) struct Children {
     children: Vec<(Child, Option<End>)>,
     addresses: Receiver<(usize, String)>,
+    address_taken: Arc<AtomicBool>,
     /// Nothing is ever sent: it is disconnected when all that they printed was passed on.
     printed: Receiver<()>,
 }
@@ -68,16 +73,17 @@ impl Children {
     /// Starts them, each in a process group of its own: a terminal's Ctrl-C is for who passes it on.
     pub fn start(commands: Vec<Command>) -> std::io::Result<Self> {
         let ((serves, addresses), (printing, printed)) = (unbounded(), unbounded());
-        let mut started = Self { children: Vec::new(), addresses, printed };
+        let said = Said { serves, address_taken: Arc::default() };
+        let mut started = Self { children: Vec::new(), addresses, address_taken: Arc::clone(&said.address_taken), printed };
         for (process, mut command) in commands.into_iter().enumerate() {
             command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut child = command.spawn()?;
             let (out, err) = (child.stdout.take().expect("a pipe"), child.stderr.take().expect("a pipe"));
             started.children.push((child, None));
             let printer = |name: &str| std::thread::Builder::new().name(format!("{name}-{process}"));
-            let (done, serves) = (printing.clone(), serves.clone());
+            let (done, said) = (printing.clone(), said.clone());
             printer("err").spawn(move || {
-                pass_on(process, err, Some(&serves));
+                pass_on(process, err, Some(&said));
                 drop(done);
             })?;
             let done = printing.clone();
@@ -123,9 +129,10 @@ impl Children {
         }
     }
 
-    /// Waits until what they printed was passed on. They have ended.
-    pub fn finish(self) {
+    /// Waits until what they printed was passed on. They have ended. Whether one said that its address for the others was taken.
+    pub fn finish(self) -> bool {
         let _ = self.printed.recv_timeout(DRAIN);
+        self.address_taken.load(Ordering::Acquire)
     }
 }
 
@@ -138,6 +145,25 @@ impl Drop for Children {
     }
 }
 
+/// What is found out from what processes print.
+#[derive(Clone)]
+struct Said {
+    serves: Sender<(usize, String)>,
+    address_taken: Arc<AtomicBool>,
+}
+
+impl Said {
+    fn note(&self, process: usize, line: &[u8]) {
+        let Ok(line) = std::str::from_utf8(line) else { return };
+        if let Some(address) = line.strip_prefix(SERVING) {
+            let _ = self.serves.send((process, address.to_owned()));
+        }
+        if line.starts_with("  hint: ") && line.contains(ADDRESS_TAKEN) {
+            self.address_taken.store(true, Ordering::Release);
+        }
+    }
+}
+
 /// The results of the command: process 0 prints them for all.
 fn print_results(mut out: impl Read) {
     // If nobody reads them any more, the process finds its pipe closed, too.
@@ -146,19 +172,18 @@ fn print_results(mut out: impl Read) {
 }
 
 /// Everything else goes to stderr, under the number of the process. Each line is one write.
-fn pass_on(process: usize, from: impl Read, serves: Option<&Sender<(usize, String)>>) {
+fn pass_on(process: usize, from: impl Read, said: Option<&Said>) {
     let mut from = BufReader::new(from);
     let mut line = Vec::new();
     while (&mut from).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
         let text = line.strip_suffix(b"\n").unwrap_or(&line);
-        let address = std::str::from_utf8(text).ok().and_then(|text| text.strip_prefix(SERVING));
         let mut printed = format!("[p{process}] ").into_bytes();
         printed.extend(text);
         printed.push(b'\n');
         // Whether or not somebody reads it, the process must not wait for it.
         let _ = std::io::stderr().lock().write_all(&printed);
-        if let (Some(serves), Some(address)) = (serves, address) {
-            let _ = serves.send((process, address.to_owned()));
+        if let Some(said) = said {
+            said.note(process, text);
         }
         line.clear();
     }
@@ -190,6 +215,21 @@ mod tests {
         let ends = ends(children);
         assert_eq!(ends, [End::Code(6), End::Signal(9), End::Code(0)]);
         assert_eq!(ends.iter().map(|end| end.exit_code()).collect::<Vec<_>>(), [6, 137, 0]);
+    }
+
+    #[test]
+    fn an_address_for_the_others_that_was_taken_is_told_from_one_to_serve_on() {
+        let taken = crate::cluster::ClusterError::InUse { address: "127.0.0.1:12101".to_owned(), process: 1 };
+        for (message, expected) in [
+            (format!("error: {taken}"), true),
+            ("error: 127.0.0.1:7070 is in use by another process\n  hint: --listen 127.0.0.1:0 takes a free port".to_owned(), false),
+        ] {
+            let mut children = Children::start(vec![shell(&format!("echo '{message}' >&2; exit 6"))]).expect("there is a shell");
+            while children.ended().expect("a child of ours").is_empty() {
+                std::thread::yield_now();
+            }
+            assert_eq!(children.finish(), expected, "{message}");
+        }
     }
 
     #[test]

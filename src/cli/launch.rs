@@ -33,7 +33,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// A cluster that has served for so long counts as healthy: restarts are counted anew.
 const HEALTHY: Duration = Duration::from_secs(60);
 /// Usage, damage, storage, in use: it would be the same again.
-const FINAL_CODES: [u8; 4] = [2, 3, 5, 6];
+const FINAL_CODES: [u8; 4] = [2, 3, 5, IN_USE];
+const IN_USE: u8 = 6;
 const PEER_LOST: u8 = 4;
 
 /// Makes this process end with its launcher, if it has one. A launcher that is killed takes all along.
@@ -231,7 +232,7 @@ impl Plan {
             }
         }
         life.healthy = serving_since.is_some_and(|since| since.elapsed() >= HEALTHY);
-        children.finish();
+        life.address_taken = children.finish();
         Ok(life)
     }
 }
@@ -267,6 +268,8 @@ struct Life {
     told: bool,
     killed: bool,
     healthy: bool,
+    /// A process found the port that it was given for the others in use. Each start is given others.
+    address_taken: bool,
 }
 
 impl Life {
@@ -288,7 +291,8 @@ impl Life {
 
     /// A process ended in a way that would be the same again.
     fn is_final(&self) -> bool {
-        self.ends.iter().any(|ended| matches!(ended.end, End::Code(code) if FINAL_CODES.contains(&code)))
+        let same = |code| FINAL_CODES.contains(&code) && !(code == IN_USE && self.address_taken);
+        self.ends.iter().any(|ended| matches!(ended.end, End::Code(code) if same(code)))
     }
 
     /// 0 if all did what they were to, or else that of the process that failed first.
@@ -402,6 +406,16 @@ mod tests {
             let life = life(&ends);
             assert_eq!((life.what_happened().as_str(), life.exit_code(true), life.is_final()), (what, code, is_final), "{ends:?}");
         }
+    }
+
+    #[test]
+    fn a_log_in_use_ends_it_and_a_port_that_was_taken_meanwhile_does_not() {
+        let mut life = life(&[(1, End::Code(IN_USE)), (0, TOLD)]);
+        assert!(life.is_final());
+        life.address_taken = true;
+        assert!(!life.is_final());
+        life.ends.push(Ended { process: 2, end: End::Code(3), killed: false, told: false });
+        assert!(life.is_final(), "damage stays damage");
     }
 
     #[test]

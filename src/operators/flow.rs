@@ -133,7 +133,7 @@ impl<'s, D: Data> Flow<'s, D> {
 }
 
 /// Moves each update to the worker that owns its key's bucket, where the base's shard has the same keys. The only place at which
-/// rows change workers.
+/// rows of our operators change workers: `opaque`, `iterate`, `graphs` and raw differential code use differential's own exchange.
 pub(crate) fn place<'s, K: Data, V: Data, R: Change>(stream: StreamVec<'s, u64, ((K, V), u64, R)>) -> StreamVec<'s, u64, ((K, V), u64, R)> {
     if stream.scope().peers() == 1 {
         return stream;

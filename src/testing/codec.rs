@@ -13,6 +13,8 @@ use crate::runs::{Change, Data};
 /// What all rows together cost by a codec.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CodecCost {
+    /// The codec that they were really written by: rows with pointers are never written by abomonation.
+    pub codec: Codec,
     /// Until the bytes were there.
     pub written: Duration,
     /// Until there were rows again, each of its own.
@@ -23,7 +25,7 @@ pub struct CodecCost {
 
 /// Writes and reads rows, in messages of as many as a graph sends at once, as they are exchanged.
 pub fn codec_cost<K: Data, V: Data, R: Change>(codec: Codec, rows: &[((K, V), u64, R)]) -> CodecCost {
-    let mut cost = CodecCost::default();
+    let mut cost = CodecCost { codec: codec.of::<((K, V), u64, R)>(), ..CodecCost::default() };
     let mut packer = Packer::new(codec);
     let mut buffer = Vec::new();
     for rows in rows.chunks(default_capacity::<((K, V), u64, R)>()) {

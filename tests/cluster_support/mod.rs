@@ -1,19 +1,19 @@
 //! A cluster whose processes are threads of the test.
 
-use std::net::TcpListener;
+mod ports;
+
 use std::time::Duration;
 
 use lambdaflow::cluster::{Cluster, ClusterOptions, Membership, ProgramId};
 use lambdaflow::layers::hush_broken_exchange;
+use ports::free_addresses;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What each process of a cluster makes of it, by number.
 pub fn together<T: Send>(processes: usize, workers: usize, body: impl Fn(&Cluster) -> T + Sync) -> Vec<T> {
     hush_broken_exchange();
-    let listeners: Vec<_> = (0..processes).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    let addresses: Vec<_> = listeners.iter().map(|listener| listener.local_addr().expect("it is bound").to_string()).collect();
-    drop(listeners);
+    let addresses = free_addresses(processes);
     let text = || "the same".to_owned();
     let program = ProgramId { dataflow: text(), version: text(), fingerprint: text(), event: text(), options: Vec::new() };
     let run = |process| {

@@ -27,6 +27,8 @@ mod launch;
 mod load;
 mod log;
 mod memory;
+#[path = "../../../tests/cluster_support/ports.rs"]
+mod ports;
 mod scripts;
 #[path = "../../../tests/faults/tools.rs"]
 #[allow(dead_code, reason = "the log's tests use the rest")]

@@ -1,9 +1,9 @@
 //! `scripts/cluster.sh`: a cluster on several machines, all of which are this one. What stands for ssh runs its commands here.
 
-use std::net::TcpListener;
 use std::process::Command;
 
 use super::harness::*;
+use super::ports::free_addresses;
 
 const TOKEN: &str = "not-to-be-seen-on-a-command-line";
 
@@ -27,9 +27,7 @@ struct Machines(Dir);
 impl Machines {
     fn new(n: usize) -> Self {
         let dir = Dir::new();
-        let listeners: Vec<_> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let hosts: String = listeners.iter().map(|listener| format!("{}\n", listener.local_addr().expect("an address"))).collect();
-        dir.file("hosts", format!("# machines\n\n{hosts}"));
+        dir.file("hosts", format!("# machines\n\n{}\n", free_addresses(n).join("\n")));
         dir.file("ssh", "[ \"$1\" = 127.0.0.1 ] || exit 255\nshift\nexec sh -c \"$*\"\n");
         Self(dir)
     }
@@ -110,6 +108,22 @@ fn a_script_that_is_killed_leaves_nothing_running() {
     let (script, _) = machines.serve(2);
     script.kill();
     machines.assert_nothing_runs();
+}
+
+/// The first process tells the script to stop, as Ctrl-C would; the script is starting the others meanwhile.
+#[test]
+fn a_script_that_is_told_to_stop_starts_nothing_more() {
+    const HOSTS: usize = 100;
+    let machines = Machines::new(0);
+    machines.0.file("hosts", (0..HOSTS).map(|host| format!("127.0.0.1:{}\n", 2101 + host)).collect::<String>());
+    let calls = machines.0.file("calls", "");
+    // The script is the parent of the shell that starts what stands for ssh.
+    let stop = "read -r _ _ _ script _ < /proc/$PPID/stat\nkill -TERM $script";
+    let standin = format!("echo call >> {calls}\nif mkdir {calls}.first; then\n{stop}\nfi 2> /dev/null\nexec cat > /dev/null\n");
+    machines.0.file("ssh", standin);
+    machines.script(&["run", "web_analytics"]).wait().exits(0);
+    let called = std::fs::read_to_string(calls).expect("the list of calls").lines().count();
+    assert!((1..HOSTS).contains(&called), "{called} of {HOSTS} were started");
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl Codec {
         not(feature = "abomonation"),
         expect(clippy::extra_unused_type_parameters, reason = "without the codec, all rows are alike")
     )]
-    fn of<D>(self) -> Self {
+    pub(crate) fn of<D>(self) -> Self {
         match self {
             #[cfg(feature = "abomonation")]
             Self::Abomonation if plain::fits::<D>() => Self::Abomonation,
@@ -289,6 +289,14 @@ impl<T: Timestamp, D: Row, F: FnMut(&D) -> u64 + 'static> ParallelizationContrac
     }
 }
 
+/// 1 MiB: there is such memory for each channel and worker that rows go to, and one large message is not the measure of the next.
+const SPARE_BYTES_MAX: usize = 1 << 20;
+
+/// Memory of columns, if it is worth keeping.
+fn kept<C: columnar::ContainerBytes>(columns: Option<Box<C>>) -> Option<Box<C>> {
+    columns.filter(|columns| indexed::length_in_bytes(&Borrow::borrow(&**columns)) <= SPARE_BYTES_MAX)
+}
+
 /// Sends rows as parcels.
 pub(crate) struct Pack<D: Row, P> {
     pusher: P,
@@ -306,7 +314,7 @@ impl<T, D: Row, P: Push<Message<T, Parcel<D>>>> Push<Message<T, Vec<D>>> for Pac
         self.pusher.push(&mut packed);
         // What was written is left here: its memory serves again.
         if let Some(Message { stamp, data: Parcel::Rows { rows, columns, .. }, from, seq }) = packed {
-            self.spare = columns.into_inner();
+            self.spare = kept(columns.into_inner());
             *message = Some(Message { stamp, data: rows, from, seq });
         }
     }
@@ -420,6 +428,17 @@ mod tests {
     #[test]
     fn as_many_rows_as_ever_come_at_once_survive() {
         survives((0..200_000u64).map(|i| ((format!("/page/{}", i * 7919), i), i, 1isize)).collect());
+    }
+
+    #[test]
+    fn memory_of_a_large_message_is_not_kept() {
+        let columns = |rows: usize| {
+            let mut columns = Box::<<u64 as Columnar>::Container>::default();
+            (0..rows as u64).for_each(|row| columns.push(row));
+            Some(columns)
+        };
+        assert!(kept(columns(SPARE_BYTES_MAX / 16)).is_some());
+        assert!(kept(columns(SPARE_BYTES_MAX / 4)).is_none());
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub(crate) struct Meta {
     pub producer_partitions: Option<u32>,
 }
 
+/// Partitions of a log. 65,536.
+pub const PARTITIONS_MAX: u32 = 1 << 16;
 /// Event types of one log.
 pub const EVENT_TYPES_MAX: usize = 1024;
 
@@ -84,7 +86,7 @@ pub(crate) fn look(disk: &dyn Disk, dir: &Path) -> Result<Found, LogError> {
 impl Meta {
     /// Creates a log in a directory whose lock is held. `log.json` comes last: before it there is no log.
     pub fn create<E: Event>(disk: &dyn Disk, dir: &Path, partitions: u32) -> Result<Meta, LogError> {
-        let meta = Meta::of::<E>(LogId::random(), partitions.max(1));
+        let meta = Meta::of::<E>(LogId::random(), partitions.clamp(1, PARTITIONS_MAX));
         for partition in (0..meta.partitions).map(Partition) {
             let path = partition_dir(dir, partition);
             uninterrupted(|| disk.create_dir(&path)).map_err(|error| LogError::storage("create", &path, error))?;
@@ -125,7 +127,7 @@ impl Meta {
     pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Meta, LogError> {
         let meta: Meta = document::read(disk, dir, META_NAME)?;
         meta.id(dir)?;
-        if !(1..=meta.partitions).contains(&meta.producer_partitions()) {
+        if meta.partitions > PARTITIONS_MAX || !(1..=meta.partitions).contains(&meta.producer_partitions()) {
             let what = format!("{} partitions, producers in {}", meta.partitions, meta.producer_partitions());
             return Err(LogError::damaged_file(&dir.join(META_NAME), 0, what));
         }
@@ -141,6 +143,7 @@ impl Meta {
     /// `log.json` says that they are part of the log: what a crash before that leaves is empty, and is not looked at. The mark
     /// may have fewer partitions, which says that nothing was in the new ones.
     pub fn grow(&mut self, disk: &dyn Disk, dir: &Path, partitions: u32) -> Result<(), LogError> {
+        let partitions = partitions.min(PARTITIONS_MAX);
         if partitions <= self.partitions {
             return Ok(());
         }

@@ -76,7 +76,7 @@ impl Share {
 /// How to open a log.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// Partitions of a new log. A log keeps the number it was created with, unless [`Log::prepare`](super::Log::prepare) lets
+    /// Partitions of a new log, at most [`PARTITIONS_MAX`](super::PARTITIONS_MAX). A log keeps the number it was created with, unless [`Log::prepare`](super::Log::prepare) lets
     /// it grow.
     pub partitions: u32,
     /// Bytes at which an active segment is full.

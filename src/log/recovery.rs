@@ -202,7 +202,21 @@ impl Listing {
     /// Sorts the files of a partition's directory, after so many redactions. Strange names are left alone, with a warning.
     pub fn of(disk: &dyn Disk, dir: &Path, partition: Partition, revision: u64) -> Result<Self, LogError> {
         let (mut listing, mut redacted) = (Listing::default(), BTreeMap::new());
-        for entry in uninterrupted(|| disk.list(dir)).map_err(|error| LogError::storage("list", dir, error))? {
+        let entries = match uninterrupted(|| disk.list(dir)) {
+            // Directories of partitions are made before `log.json` counts them.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let what = "the directory of the partition is missing".to_owned();
+                return Err(LogError::Damaged(Damage {
+                    partition: Some(partition),
+                    file: dir.to_path_buf(),
+                    byte: 0,
+                    what,
+                    intact_before: None,
+                }));
+            }
+            listed => listed.map_err(|error| LogError::storage("list", dir, error))?,
+        };
+        for entry in entries {
             let path = dir.join(&entry.name);
             let name = entry.name.to_string_lossy();
             let parsed = name.split_once('.').and_then(|(first, kind)| {

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use columnar::Columnar;
 use lambdaflow::differential_dataflow::operators::Iterate;
 use lambdaflow::layers::{
-    BatchError, Command, Coordinator, Crew, Cycle, CycleError, Dataflow, EventSource, Feed, Processes, Replay, Report, SpeedGraph,
-    SpeedWorkers, is_broken_exchange, run_batch,
+    BatchError, Command, Coordinator, Crew, Cycle, CycleError, Dataflow, EventSource, Feed, Node, NodeOptions, OneProcess, Processes,
+    Replay, Report, SpeedGraph, SpeedWorkers, is_broken_exchange, run_batch,
 };
-use lambdaflow::log::{Block, Event, LogError, Tick};
+use lambdaflow::log::{Block, Event, Log, LogError, LogOptions, SystemClock, Tick};
 use lambdaflow::operators::{Events, Flow, Views};
 use lambdaflow::runs::{Generation, Query, ReadError};
 use lambdaflow::serving::{Read, Served, Serving};
+use lambdaflow::storage::RealDisk;
 use lambdaflow::testing::loopback;
 use serde::{Deserialize, Serialize};
 
@@ -243,6 +244,49 @@ fn a_batch_that_panics_on_one_process_fails_on_all() {
         assert_eq!(error.contains("three"), process == 1, "{process}: {error}");
         assert_eq!(is_broken_exchange(&error), process != 1, "{process}: {error}");
     }
+}
+
+static TOUCHED: AtomicBool = AtomicBool::new(false);
+
+/// A key whose hash panics when it is touched.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Columnar)]
+#[columnar(derive(PartialEq, Eq, PartialOrd, Ord))]
+struct Touchy {
+    n: u64,
+}
+
+impl std::hash::Hash for Touchy {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        assert!(!TOUCHED.load(Ordering::SeqCst), "do not touch");
+        self.n.hash(state);
+    }
+}
+
+/// The panic of a step on process 0 of a cluster used to leave the coordinator waiting for its report for ever.
+#[test]
+fn a_step_that_panics_has_failed_and_others_are_carried_out_after_it() {
+    fn touchy(numbers: Events<'_, Number>, views: &mut Views) {
+        views.publish("touchy", numbers.map(|number| (Touchy { n: *number.n }, ())));
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = Log::<Number>::open(Arc::new(RealDisk), Arc::new(SystemClock), &dir.path().join("log"), LogOptions::default());
+    let log = log.expect("a log");
+    let node = Node::start(Arc::new(touchy), log.clone(), NodeOptions { history: u64::MAX, ..NodeOptions::default() }, Arc::default());
+    let node = Arc::new(node.unwrap_or_else(|reason| panic!("{reason}")));
+    let mut coordinator = Coordinator::new(Box::new(OneProcess(Arc::clone(&node))));
+    coordinator.start_empty().expect("nothing is in the log");
+    log.append((0..9).map(|n| Number { n }).collect()).expect("it is appended");
+    let Report::Proposed { frontier } = node.obey(&Command::Propose) else { panic!("a log has a frontier") };
+    let computed = node.obey(&Command::Batch { attempt: 9, cuts: vec![frontier], full: true });
+    assert!(matches!(computed, Report::Frozen { rows: 9, .. }), "{computed:?}");
+    // The speed layer has come as far by then, and touches nothing.
+    assert!(matches!(node.obey(&Command::Audit), Report::Audited { .. }));
+    TOUCHED.store(true, Ordering::SeqCst);
+    let failed = node.obey(&Command::Audit);
+    TOUCHED.store(false, Ordering::SeqCst);
+    assert!(matches!(&failed, Report::Failed(failure) if failure.reason.contains("do not touch")), "{failed:?}");
+    assert!(matches!(node.obey(&Command::Discard), Report::Done));
+    assert!(coordinator.audit(Cycle::Full).expect("it is carried out").iter().all(|audit| audit.agrees()));
 }
 
 /// Panics when it is asked to audit.

@@ -3,21 +3,26 @@
 //! A batch that panics is caught: its workers are told to stop, the error is returned, and serving goes on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use crossbeam::channel::RecvTimeoutError;
 
 use crate::log::{Event, LogError, Tick};
 use crate::operators::{Layer, Purpose, ViewExport, panic_message};
 use crate::runs::{Frozen, Generation, Shard, SlotInfo};
 
-use super::crew::{Crew, join, join_later};
+use super::crew::{Crew, join_beside, stand_still_when_broken};
 use super::feed::Feed;
 use super::graph::{Dataflow, build};
 
 /// Added to the nice value of batch threads: under contention the speed layer gets about nine times the share
 /// (each step of nice is a factor of 1.25 in weight).
 pub(super) const BATCH_NICE: i32 = 10;
+
+/// How often it is looked whether workers have given up.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// What one batch computed, on all workers of this process.
 pub struct BatchOutput {
@@ -58,6 +63,9 @@ pub enum BatchError {
 
 /// Runs a dataflow over `[base frontier, cut)`, and freezes it. The feed must cover that range; in a cluster, the feeds of all
 /// processes together. What is returned are the shards of this process.
+///
+/// When it fails in one process of a cluster, those of the others wait for its rows until `stop` is set there, or the process is
+/// gone.
 pub fn run_batch<E: Event>(
     dataflow: &Arc<dyn Dataflow<E>>,
     base: Option<&Generation>,
@@ -72,13 +80,16 @@ pub fn run_batch<E: Event>(
     let halted = Arc::new(AtomicBool::new(false));
     let results: Arc<Mutex<Vec<Option<Part>>>> = Arc::new(Mutex::new((0..crew.workers()).map(|_| None).collect()));
     let panicked: Arc<Mutex<Option<BatchError>>> = Arc::default();
-    let (ended, all_ended) = crossbeam::channel::bounded(crew.workers());
+    let broken: Arc<Mutex<Option<String>>> = Arc::default();
+    let working = Arc::new(AtomicUsize::new(crew.workers()));
 
     let guards = {
+        let (said, working) = (Arc::clone(&broken), Arc::clone(&working));
         let (dataflow, feed, halted, results, panicked, stop) =
             (Arc::clone(dataflow), Arc::clone(&feed), Arc::clone(&halted), Arc::clone(&results), Arc::clone(&panicked), Arc::clone(stop));
         let (places, given_up) = (crew.clone(), Arc::clone(&stop));
-        crew.execute("batch", &given_up, move |worker, ties| {
+        crew.execute("batch", &given_up, move |worker| {
+            stand_still_when_broken(Arc::clone(&said));
             if let Err(error) = rustix::process::nice(BATCH_NICE) {
                 tracing::debug!(%error, "the batch layer runs at normal priority");
             }
@@ -95,29 +106,38 @@ pub fn run_batch<E: Event>(
                 }
                 Some(Part { frozen: layer.freeze(), base: layer.base(), views: layer.views(), outline: layer.outline() })
             }));
-            let given_up = !matches!(computed, Ok(Some(_)));
             match computed {
                 Ok(part) => results.lock().unwrap_or_else(PoisonError::into_inner)[index] = part,
                 Err(panic) => {
-                    halted.store(true, Ordering::Release);
                     let error = BatchError::Panicked { worker: index, message: panic_message(&*panic) };
-                    // Before the others panic, because of this.
                     panicked.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    halted.store(true, Ordering::Release);
                 }
-            }
-            if given_up {
-                ties.cut();
             }
             // Left-over dataflows would keep the thread: after a panic, or when told to stop.
             let _ = catch_unwind(AssertUnwindSafe(|| worker.installed_dataflows().into_iter().for_each(|id| worker.drop_dataflow(id))));
-            let _ = ended.send(());
+            working.fetch_sub(1, Ordering::Release);
         })
         .map_err(|reason| if given_up.load(Ordering::Acquire) { BatchError::Stopped } else { BatchError::Start(reason) })?
     };
-    all_ended.iter().take(crew.workers()).for_each(drop);
-    let given_up = halted.load(Ordering::Acquire) || stop.load(Ordering::Acquire) || feed.failure().is_some();
-    // The connections end when all processes have given up, and the others learn of it only when this returns.
-    let joined = if given_up && crew.processes() > 1 { join_later(guards) } else { join(guards) };
+    let joining = join_beside(guards);
+    let joined = loop {
+        match joining.recv_timeout(LOOK_PAUSE) {
+            Ok(joined) => break joined,
+            Err(RecvTimeoutError::Disconnected) => break Vec::new(),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if let Some(message) = broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            halted.store(true, Ordering::Release);
+            panicked.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(BatchError::Panicked { worker: 0, message });
+            break Vec::new();
+        }
+        let given_up = halted.load(Ordering::Acquire) || stop.load(Ordering::Acquire) || feed.failure().is_some();
+        // The others learn only when this returns that they are to give up, too.
+        if given_up && crew.processes() > 1 && working.load(Ordering::Acquire) == 0 {
+            break Vec::new();
+        }
+    };
 
     if let Some(error) = panicked.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(error);

@@ -1,12 +1,13 @@
 //! Who computes a graph: workers of this process, or of all processes of a cluster.
 
 use std::cell::RefCell;
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crossbeam::channel::{Receiver, bounded};
 use timely::WorkerConfig;
 use timely::communication::Hooks;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
@@ -100,38 +101,25 @@ impl Crew {
         worker - self.process * self.workers
     }
 
-    /// Starts the workers. They get their connections to other processes, to cut them when they give up.
+    /// Starts the workers.
     pub(super) fn execute<T, F>(&self, graph: &str, stop: &AtomicBool, logic: F) -> Result<WorkerGuards<T>, String>
     where
         T: Send + 'static,
-        F: Fn(&mut Worker, &Ties) -> T + Send + Sync + 'static,
+        F: Fn(&mut Worker) -> T + Send + Sync + 'static,
     {
         let mut config = WorkerConfig::default();
         config.set(Codec::SETTING.to_owned(), self.codec.available()?);
         let Some(links) = self.links.as_ref().filter(|_| self.processes > 1) else {
             let communication = if self.serialized { Config::ProcessBinary(self.workers) } else { Config::Process(self.workers) };
-            return timely::execute(timely::Config { communication, worker: config }, move |worker| logic(worker, &Ties(Vec::new())));
+            return timely::execute(timely::Config { communication, worker: config }, logic);
         };
         let streams = links.connect(graph, self.graph, stop)?;
-        let ties = streams.iter().flatten().map(TcpStream::try_clone).collect::<Result<_, _>>();
-        let ties = Ties(ties.map_err(|error| format!("the connections between processes cannot be used: {error}"))?);
         let hooks = Hooks::default();
         let local = ProcessBuilder::new_typed_vector(self.workers, hooks.refill.clone(), hooks.spill.clone());
         let (builders, guard) = initialize_networking_from_sockets(local, streams, self.process, self.workers, hooks)
             .map_err(|error| format!("the connections between processes cannot be used: {error}"))?;
         let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
-        timely::execute::execute_from(builders, Box::new(guard), config, move |worker| logic(worker, &ties))
-    }
-}
-
-/// The connections of a graph's workers to other processes.
-pub(super) struct Ties(Vec<TcpStream>);
-
-impl Ties {
-    /// Cuts them: whoever waits for rows of this process panics instead, there and here. Without it, a process whose workers
-    /// gave up would wait for the end of what the others send, and they for its rows.
-    pub fn cut(&self) {
-        self.0.iter().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+        timely::execute::execute_from(builders, Box::new(guard), config, logic)
     }
 }
 
@@ -159,8 +147,8 @@ thread_local! {
     static STANDS_STILL: RefCell<Option<Arc<Mutex<Option<String>>>>> = const { RefCell::new(None) };
 }
 
-/// Where this thread, whose end is the end of the process, writes what it would have panicked of. It then stands still:
-/// destructors of a dataflow use the connections, too, and a second panic aborts the process before anybody could say why.
+/// Where this thread writes what it would have panicked of. It then stands still: destructors of a dataflow use the connections,
+/// too, and a second panic aborts the process before anybody could say why.
 pub(super) fn stand_still_when_broken(said: Arc<Mutex<Option<String>>>) {
     STANDS_STILL.set(Some(said));
 }
@@ -180,9 +168,11 @@ pub(super) fn join<T: Send + 'static>(guards: WorkerGuards<T>) -> Vec<Result<T, 
     catch_unwind(AssertUnwindSafe(|| guards.join())).unwrap_or_default()
 }
 
-/// As [`join`], beside whoever asks for it.
-pub(super) fn join_later<T: Send + 'static>(guards: WorkerGuards<T>) -> Vec<Result<T, String>> {
+/// As [`join`], in a thread of its own, for whoever may learn that it would be in vain: workers of several processes end with those
+/// of the others, and one that [stands still](stand_still_when_broken) never does.
+pub(super) fn join_beside<T: Send + 'static>(guards: WorkerGuards<T>) -> Receiver<Vec<Result<T, String>>> {
+    let (done, joined) = bounded(1);
     // Without a thread for it, the guards wait where they are dropped.
-    let _ = std::thread::Builder::new().name("join".to_owned()).spawn(move || drop(join(guards)));
-    Vec::new()
+    drop(std::thread::Builder::new().name("join".to_owned()).spawn(move || drop(done.send(join(guards)))));
+    joined
 }

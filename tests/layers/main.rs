@@ -3,6 +3,7 @@
 mod handover;
 
 use std::collections::VecDeque;
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -10,8 +11,8 @@ use std::time::{Duration, Instant};
 use columnar::Columnar;
 use lambdaflow::differential_dataflow::operators::Iterate;
 use lambdaflow::layers::{
-    BatchError, Command, Coordinator, Crew, Cycle, CycleError, Dataflow, EventSource, Feed, Node, NodeOptions, OneProcess, Processes,
-    Replay, Report, SpeedGraph, SpeedWorkers, is_broken_exchange, run_batch,
+    BatchError, Command, Coordinator, Crew, Cycle, CycleError, Dataflow, EventSource, Feed, Links, Node, NodeOptions, OneProcess,
+    Processes, Replay, Report, SpeedGraph, SpeedWorkers, hush_broken_exchange, is_broken_exchange, run_batch,
 };
 use lambdaflow::log::{Block, Event, Log, LogError, LogOptions, SystemClock, Tick};
 use lambdaflow::operators::{Events, Flow, Views};
@@ -219,31 +220,106 @@ fn closed_graphs_are_gone() {
     }
 }
 
-/// A process whose batch panics used to wait for the end of what the others send, and they for its rows: nobody ever heard of it.
-#[test]
-fn a_batch_that_panics_on_one_process_fails_on_all() {
-    fn panics(events: Events<'_, Number>, views: &mut Views) {
-        let numbers =
-            events.map(|number| *number.n).linear(|numbers| numbers.map(|number| if number == 3 { panic!("three") } else { number }));
-        views.publish("numbers", numbers.map(|number| (number, ())));
-    }
-    let dataflow: Arc<dyn Dataflow<Number>> = Arc::new(panics);
-    let batches = loopback(3).into_iter().enumerate().map(|(process, links)| {
-        let dataflow = Arc::clone(&dataflow);
+/// Runs a batch of two workers in each process, over what `feed` gives each. One that fails stops all, as the coordinator does.
+/// Returns what they ended with.
+fn batch_everywhere(
+    dataflow: &Arc<dyn Dataflow<Number>>,
+    links: Vec<Arc<dyn Links>>,
+    feed: impl Fn(usize) -> Feed<Number>,
+) -> Vec<Result<(), BatchError>> {
+    let stops: Arc<Vec<Arc<AtomicBool>>> = Arc::new(links.iter().map(|_| Arc::default()).collect());
+    let processes = links.len();
+    let batches = links.into_iter().enumerate().map(|(process, links)| {
+        let (dataflow, feed, crew, stops) =
+            (Arc::clone(dataflow), feed(process), Crew::new(2, process, processes, links), Arc::clone(&stops));
         std::thread::spawn(move || {
-            // Only the second has the event.
-            let blocks = if process == 1 { vec![block([(1, 1), (1, 3)])] } else { Vec::new() };
-            let feed = Feed::new(Replay::new(blocks, Tick(9)), Some(Tick(9)));
-            let crew = Crew::new(2, process, 3, links);
-            run_batch(&dataflow, None, feed, Tick(9), crew, &Arc::new(AtomicBool::new(false))).err().map(|error| error.to_string())
+            let ended = run_batch(&dataflow, None, feed, Tick(9), crew, &stops[process]).map(drop);
+            stops.iter().filter(|_| ended.is_err()).for_each(|stop| stop.store(true, Ordering::Release));
+            ended
         })
     });
     let batches: Vec<_> = batches.collect();
-    for (process, batch) in batches.into_iter().enumerate() {
-        let error = batch.join().expect("a panic is an error").expect("it fails everywhere");
-        assert_eq!(error.contains("three"), process == 1, "{process}: {error}");
-        assert_eq!(is_broken_exchange(&error), process != 1, "{process}: {error}");
+    batches.into_iter().map(|batch| batch.join().expect("a panic is an error")).collect()
+}
+
+/// A process whose batch panics used to wait for the end of what the others send, and they for its rows: nobody ever heard of it.
+#[test]
+fn a_batch_that_panics_on_one_process_fails_on_all() {
+    let dataflow: Arc<dyn Dataflow<Number>> = Arc::new(|numbers: Events<'_, Number>, views: &mut Views| {
+        views.publish("halves", halves(numbers).count());
+    });
+    // Only the second has the event.
+    let blocks = |process| if process == 1 { vec![block([(1, 1), (1, 0)])] } else { Vec::new() };
+    let ended = batch_everywhere(&dataflow, loopback(3), |process| Feed::new(Replay::new(blocks(process), Tick(9)), Some(Tick(9))));
+    for (process, ended) in ended.into_iter().enumerate() {
+        match (process, &ended) {
+            (1, Err(BatchError::Panicked { message, .. })) => assert!(message.contains("divide by zero"), "{message}"),
+            (0 | 2, Err(BatchError::Stopped)) => {}
+            _ => panic!("process {process}: {ended:?}"),
+        }
     }
+}
+
+/// Links whose streams the test can end.
+struct Breaking {
+    links: Arc<dyn Links>,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Links for Breaking {
+    fn connect(&self, graph: &str, number: u64, stop: &AtomicBool) -> Result<Vec<Option<TcpStream>>, String> {
+        let streams = self.links.connect(graph, number, stop)?;
+        let copies = streams.iter().flatten().map(|stream| stream.try_clone().expect("the stream is open"));
+        self.streams.lock().unwrap().extend(copies);
+        Ok(streams)
+    }
+}
+
+/// A source that always has more.
+struct Endless(u64);
+
+impl EventSource<Number> for Endless {
+    fn next(&mut self) -> Result<Option<Block<Number>>, LogError> {
+        self.0 += 10;
+        Ok(Some(block((0..10).map(|n| (1, self.0 + n)))))
+    }
+    fn complete(&self) -> Tick {
+        Tick(1)
+    }
+}
+
+/// Workers whose connections broke used to panic once, and once more in the destructors of what they had not sent yet: that
+/// aborted the whole process, also one that was only asked to stop after another.
+#[test]
+fn a_batch_whose_connections_break_fails_on_all_and_aborts_nobody() {
+    // In a process of its own: workers that stand still in the panic hook keep the test harness from taking it back.
+    const CHILD: &str = "LAMBDAFLOW_TEST_BREAKS_CONNECTIONS";
+    if std::env::var_os(CHILD).is_none() {
+        let mut child = std::process::Command::new(std::env::current_exe().expect("this binary"));
+        child.args(["a_batch_whose_connections_break", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
+        let ended = child.output().expect("it starts");
+        assert!(ended.status.success(), "{ended:?}");
+        return;
+    }
+    hush_broken_exchange();
+    let dataflow: Arc<dyn Dataflow<Number>> = Arc::new(counts);
+    for round in 0..10 {
+        let streams: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+        let breaking = |links| Arc::new(Breaking { links, streams: Arc::clone(&streams) }) as Arc<dyn Links>;
+        let links: Vec<_> = loopback(3).into_iter().map(breaking).collect();
+        let cut = Arc::clone(&streams);
+        let cutting = std::thread::spawn(move || {
+            wait_for("all have met", || cut.lock().unwrap().len() == 6);
+            std::thread::sleep(Duration::from_millis(round * 5));
+            // One connection of the three: whoever has none of its ends must learn of it, too.
+            cut.lock().unwrap()[0].shutdown(Shutdown::Both).expect("it was open");
+        });
+        let ended = batch_everywhere(&dataflow, links, |_| Feed::new(Endless(0), Some(Tick(9))));
+        cutting.join().expect("it does not panic");
+        let broken = |ended: &Result<(), BatchError>| ended.as_ref().is_err_and(|error| is_broken_exchange(&error.to_string()));
+        assert!(ended.iter().all(Result::is_err) && ended.iter().any(broken), "round {round}: {ended:?}");
+    }
+    std::process::exit(0);
 }
 
 static TOUCHED: AtomicBool = AtomicBool::new(false);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::cluster::{Cluster, ClusterError, ClusterOptions, Membership, ProgramId};
 use crate::layers::hush_broken_exchange;
+use crate::runtime::StartError;
 
 use super::Failure;
 use super::arguments::Processes;
@@ -30,8 +31,13 @@ impl Processes {
         Ok(Membership::new(self.workers, self.process, self.processes, self.hostfile.as_deref())?)
     }
 
-    /// Meets the other processes, if there are any. From then on this process ends when one of them is lost, unless `stopping`.
-    pub fn join(&self, program: ProgramId, stopping: &Arc<AtomicBool>) -> Result<Option<Cluster>, Failure> {
+    /// Meets the other processes, if there are any; only then is it found out what the program is. From then on this process
+    /// ends when one of them is lost, unless `stopping`.
+    pub fn join(
+        &self,
+        program: impl FnOnce() -> Result<ProgramId, StartError>,
+        stopping: &Arc<AtomicBool>,
+    ) -> Result<Option<Cluster>, Failure> {
         let membership = self.membership()?;
         if membership.processes() == 1 {
             return Ok(None);
@@ -50,7 +56,7 @@ impl Processes {
             connect_timeout: self.connect_timeout,
             peer_timeout: self.peer_timeout,
         };
-        let cluster = Cluster::join(&options, program)?;
+        let cluster = Cluster::join(&options, program()?)?;
         let (watched, stopping) = (cluster.clone(), Arc::clone(stopping));
         std::thread::Builder::new().name("cluster-loss".to_owned()).spawn(move || end_with(&watched, &stopping))?;
         Ok(Some(cluster))

@@ -12,7 +12,7 @@ use super::cluster::explain;
 
 pub(super) fn diff<E: Event>(program: &Program<E>, arguments: &Diff) -> Result<u8, Failure> {
     let (processes, limit) = (&arguments.processes, arguments.limit);
-    let id = command_id(program, "diff", processes.exchange, vec![("--limit".to_owned(), limit.to_string())])?;
+    let id = || command_id(program, "diff", processes.exchange, vec![("--limit".to_owned(), limit.to_string())]);
     let stopping = Arc::default();
     let diff = match processes.join(id, &stopping)? {
         Some(cluster) => {

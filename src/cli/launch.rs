@@ -13,6 +13,7 @@ use clap::Parser;
 use crossbeam::channel::{Receiver, RecvTimeoutError, unbounded};
 use rustix::process::Signal;
 
+use crate::cluster::EXIT_CODE_LOST;
 use crate::log::frame::LogId;
 
 use super::arguments::{Arguments, Command, Launch};
@@ -35,7 +36,6 @@ const HEALTHY: Duration = Duration::from_secs(60);
 /// Usage, damage, storage, in use: it would be the same again.
 const FINAL_CODES: [u8; 4] = [2, 3, 5, IN_USE];
 const IN_USE: u8 = 6;
-const PEER_LOST: u8 = 4;
 
 /// Makes this process end with its launcher, if it has one. A launcher that is killed takes all along.
 pub(super) fn end_with_launcher() -> Result<(), Failure> {
@@ -45,7 +45,7 @@ pub(super) fn end_with_launcher() -> Result<(), Failure> {
     // It may have died before the kernel was asked to watch it.
     match rustix::process::getppid() {
         Some(parent) if parent.as_raw_nonzero().get() == launcher => Ok(()),
-        _ => Err(Failure::new(format!("process {launcher}, which launched this one, is gone"), PEER_LOST)),
+        _ => Err(Failure::new(format!("process {launcher}, which launched this one, is gone"), EXIT_CODE_LOST)),
     }
 }
 
@@ -276,7 +276,7 @@ impl Life {
     /// The process with which it began: the first that failed, but not because it lost another.
     fn first(&self) -> &Ended {
         let of_itself = |ended: &&Ended| !ended.was_made_to();
-        let by_itself = self.ends.iter().filter(of_itself).find(|ended| !matches!(ended.end, End::Code(0 | PEER_LOST)));
+        let by_itself = self.ends.iter().filter(of_itself).find(|ended| !matches!(ended.end, End::Code(0 | EXIT_CODE_LOST)));
         let hung = || self.ends.iter().find(|ended| ended.killed && ended.was_made_to());
         let failed = || self.ends.iter().filter(of_itself).find(|ended| ended.end != End::Code(0));
         by_itself.or_else(hung).or_else(failed).unwrap_or(&self.ends[0])
@@ -298,7 +298,7 @@ impl Life {
     /// 0 if all did what they were to, or else that of the process that failed first.
     fn exit_code(&self, serves: bool) -> u8 {
         // Told to stop, one whose neighbour went first has lost it, and a server that did not serve yet ends by the signal.
-        let as_told = |end: End| self.stopped && (end == End::Code(PEER_LOST) || serves && end.is_termination());
+        let as_told = |end: End| self.stopped && (end == End::Code(EXIT_CODE_LOST) || serves && end.is_termination());
         let mut failed = self.ends.iter().filter(|ended| ended.end != End::Code(0) && !as_told(ended.end));
         let final_code = failed.clone().find(|ended| matches!(ended.end, End::Code(code) if FINAL_CODES.contains(&code)));
         let first = self.ends.iter().find(|ended| ended.process == self.first().process && ended.end != End::Code(0));

@@ -27,7 +27,7 @@ pub(super) fn oracle<E: Event>(program: &Program<E>, arguments: &Oracle) -> Resu
     let dir = tempfile::tempdir()?;
     let alike = [("--events", scale.events), ("--seed", scale.seed)].map(|(name, value)| (name.to_owned(), value.to_string()));
     let exchange = arguments.processes.exchange;
-    let id = command_id(program, "oracle", exchange, alike.into())?;
+    let id = || command_id(program, "oracle", exchange, alike.into());
     let stopping = Arc::default();
     let report = match arguments.processes.join(id, &stopping)? {
         Some(cluster) => {

@@ -46,7 +46,7 @@ pub(super) fn run<E: Event>(program: &Program<E>, arguments: &Run) -> Result<u8,
     };
     let stopping = Arc::new(AtomicBool::new(false));
     let log_options = LogOptions { durability: arguments.durability.into(), ..LogOptions::default() };
-    let id = Server::program_id(program, &log_options, &options)?;
+    let id = || Server::program_id(program, &log_options, &options);
     let cluster = arguments.processes.join(id, &stopping)?;
     let server = match &cluster {
         Some(cluster) => {

@@ -61,7 +61,7 @@ impl<E: Event> Runnable for Program<E> {
     fn audit(&self, arguments: &Audit) -> Result<u8, Failure> {
         let Some(dir) = &arguments.log else { return Err(Failure::usage("--log DIR is missing")) };
         let (stopping, exchange) = (Arc::new(AtomicBool::new(false)), arguments.processes.exchange);
-        if let Some(cluster) = arguments.processes.join(command_id(self, "audit", exchange, Vec::new())?, &stopping)? {
+        if let Some(cluster) = arguments.processes.join(|| command_id(self, "audit", exchange, Vec::new()), &stopping)? {
             let audited = cluster::explain(&cluster, &stopping, audit_log_in(&cluster, self, dir, exchange))?;
             return audited.map_or(Ok(0), |(at, audits)| client::print_audits(Some(at), &audits, arguments.format));
         }

@@ -16,8 +16,6 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::hosts::Membership;
-
 const MAGIC: [u8; 4] = *b"LFCL";
 const PROTOCOL: u16 = 1;
 const HEADER_BYTES: usize = 10;
@@ -84,7 +82,7 @@ pub(super) enum Reply {
 }
 
 /// How two processes were started differently, if they were: the other one against this one.
-pub(super) fn difference(own: &Hello, other: &Hello, membership: &Membership) -> Option<String> {
+pub(super) fn difference(own: &Hello, other: &Hello) -> Option<String> {
     let who = format!("process {}", other.process);
     let here = format!("process {}", own.process);
     let differs = |what: &str, theirs: &dyn std::fmt::Display, ours: &dyn std::fmt::Display| {
@@ -96,7 +94,7 @@ pub(super) fn difference(own: &Hello, other: &Hello, membership: &Membership) ->
     if own.workers != other.workers {
         return differs("-w", &other.workers, &own.workers);
     }
-    if let Some(at) = (0..membership.processes()).find(|at| own.addresses[*at] != other.addresses[*at]) {
+    if let Some(at) = (0..own.addresses.len()).find(|at| own.addresses[*at] != other.addresses[*at]) {
         let what = format!("address {at} of its hostfile:");
         return differs(&what, &other.addresses[at], &own.addresses[at]);
     }

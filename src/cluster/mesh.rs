@@ -32,7 +32,6 @@ pub(super) struct Mesh {
     state: Mutex<State>,
     changed: Condvar,
     handshakes: AtomicUsize,
-    closed: AtomicBool,
     listens_on: SocketAddr,
     /// The thread that accepts; with it goes the listener.
     accepting: Mutex<Option<JoinHandle<()>>>,
@@ -73,7 +72,6 @@ impl Mesh {
             state: Mutex::default(),
             changed: Condvar::new(),
             handshakes: AtomicUsize::new(0),
-            closed: AtomicBool::new(false),
             listens_on,
             accepting: Mutex::default(),
         });
@@ -136,9 +134,14 @@ impl Mesh {
 
     /// Makes no connection from now on, and lets nobody wait for one.
     pub fn close(&self, why: &str) {
-        self.lock().over.get_or_insert(why.to_owned());
+        let open = {
+            let mut state = self.lock();
+            let open = state.over.is_none();
+            state.over.get_or_insert(why.to_owned());
+            open
+        };
         self.changed.notify_all();
-        if !self.closed.swap(true, Ordering::AcqRel) {
+        if open {
             // Wakes whoever accepts.
             let mut address = self.listens_on;
             if address.ip().is_unspecified() {
@@ -154,7 +157,7 @@ impl Mesh {
 
     fn accept(self: Arc<Self>, listener: TcpListener) {
         for stream in listener.incoming() {
-            if self.closed.load(Ordering::Acquire) {
+            if self.lock().over.is_some() {
                 return;
             }
             let Ok(stream) = stream else {
@@ -217,7 +220,7 @@ impl Mesh {
         if let Some(over) = &state.over {
             return refused(over.clone(), true);
         }
-        if let Some(difference) = difference(&self.hello, hello, &self.membership) {
+        if let Some(difference) = difference(&self.hello, hello) {
             // Those who run already are not disturbed by a newcomer.
             if !state.started {
                 state.mismatch.get_or_insert(difference.clone());

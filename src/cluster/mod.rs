@@ -28,6 +28,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a process may be silent until it counts as lost, unless the options say otherwise.
 pub const PEER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What a process exits with that lost another.
+pub const EXIT_CODE_LOST: u8 = 4;
+
 /// How to take part in a cluster.
 #[derive(Clone)]
 pub struct ClusterOptions {
@@ -106,7 +109,7 @@ impl ClusterError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Hosts(_) | Self::Listen { .. } | Self::Mismatch(_) => 2,
-            Self::Absent { .. } | Self::Stopped { .. } | Self::Lost { .. } => 4,
+            Self::Absent { .. } | Self::Stopped { .. } | Self::Lost { .. } => EXIT_CODE_LOST,
             Self::InUse { .. } => 6,
         }
     }

@@ -19,7 +19,7 @@ use super::frame::{Frame, Kind, MESSAGE_BYTES_MAX, READ_BYTES, encode, read};
 use super::hello::ProgramId;
 use super::mesh::Mesh;
 use super::{ClusterError, ClusterOptions, Membership};
-use crate::layers::{Crew, Links};
+use crate::layers::{Crew, Links, is_broken_exchange};
 
 /// How often a process says that it is there, at the least.
 const BEAT: Duration = Duration::from_millis(50);
@@ -29,6 +29,9 @@ const FLUSH: Duration = Duration::from_millis(500);
 const NEVER: u64 = u64::MAX;
 /// Messages that wait to be sent to one process; whoever has more waits.
 const OUTGOING_MAX: usize = 1024;
+/// How long it may take until a loss is noticed, once connections are broken.
+const LOSS_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Carries out what other processes ask.
 pub trait Handler: Send + Sync {
     /// Answers a request of process `from`, in JSON as it was asked.
@@ -101,7 +104,6 @@ struct Loss {
 #[derive(Default)]
 struct State {
     lost: Option<ClusterError>,
-    handles: bool,
 }
 
 struct Peer {
@@ -189,7 +191,8 @@ impl Cluster {
     /// Answers from now on what other processes ask.
     pub fn handle(&self, handler: Arc<dyn Handler>) {
         let _ = self.inner.handler.set(handler);
-        self.inner.lock().handles = true;
+        // Taken so that whoever looks and then waits is not missed.
+        drop(self.inner.lock());
         self.inner.changed.notify_all();
     }
 
@@ -287,6 +290,11 @@ impl Cluster {
             state = self.inner.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         state.lost.clone()
+    }
+
+    /// The loss behind a failure to exchange rows, if it is one: it takes a moment until it is known which process is gone.
+    pub fn broken_by(&self, failure: &str) -> Option<ClusterError> {
+        is_broken_exchange(failure).then(|| self.wait_for_loss(LOSS_PATIENCE)).flatten()
     }
 
     /// How long ago something was heard of a process.
@@ -591,7 +599,7 @@ impl Inner {
         let inner = Arc::clone(self);
         let carried_out = spawn("cluster-request", move || {
             let mut state = inner.lock();
-            while !state.handles && state.lost.is_none() {
+            while inner.handler.get().is_none() && state.lost.is_none() {
                 state = inner.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             drop(state);

@@ -1,17 +1,17 @@
 //! `audit` of a log that no server has open: both layers compute it, and are compared.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::cluster::Cluster;
 use crate::layers::{Coordinator, Crew, Cycle, Node, NodeOptions, OneProcess, Processes};
-use crate::log::{Event, Log, LogOptions, Share, Tick};
+use crate::log::{Event, Log, LogOptions, Tick};
 use crate::operators::Codec;
 use crate::runs::Audit;
 use crate::storage::RealDisk;
 
 use super::joining::{end_of_start, open_share};
-use super::members::{AllProcesses, Ready};
+use super::members::all_processes;
 use super::program::Program;
 use super::server::{Member, StartError};
 
@@ -38,22 +38,12 @@ fn try_audit_log_in<E: Event>(
     dir: &Path,
     exchange: Codec,
 ) -> Result<Option<(Tick, Vec<Audit>)>, StartError> {
-    let membership = cluster.membership();
-    let (process, processes) = (membership.process, membership.processes());
     crate::log::id(&RealDisk, dir)?;
-    let share = Share { index: process as u32, of: processes as u32 };
-    let log = open_share::<E>(cluster, dir, LogOptions { share, ..LogOptions::default() })?;
-    let crew = Crew::new(membership.workers, process, processes, Arc::new(cluster.clone())).codec(exchange);
-    let node = Arc::new(start_audit(program, &log, crew)?);
-    // As in a server: its workers cannot be waited for alone.
-    std::mem::forget(Arc::clone(&node));
-    cluster.handle(Arc::new(Member { node: Arc::clone(&node), shared: OnceLock::new() }));
-    let mut audited = None;
-    if process == 0 {
-        cluster.others().try_for_each(|other| cluster.hear::<Ready>(other).map(drop))?;
-        audited = Some(audit_all(Box::new(AllProcesses { node, cluster: cluster.clone(), over: None }), &log)?);
-    } else {
-        cluster.tell(0, &Ready);
+    let log = open_share::<E>(cluster, dir, LogOptions::default())?;
+    let node = Arc::new(start_audit(program, &log, cluster.crew().codec(exchange))?);
+    Member::start(cluster, &node);
+    let audited = all_processes(cluster, &node)?.map(|all| audit_all(all, &log)).transpose()?;
+    if audited.is_none() {
         cluster.wait_until_done(0)?;
     }
     log.close()?;

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Cluster, ClusterError};
-use crate::layers::{BatchError, Blueprint, Crew, EventSource, Feed, Prefix, is_broken_exchange, run_batch};
+use crate::layers::{BatchError, Blueprint, Crew, EventSource, Feed, Prefix, run_batch};
 use crate::log::{self, Block, Event, LogError, LogReader, Share, Tick};
 use crate::operators::Codec;
 use crate::runs::{
@@ -18,9 +17,6 @@ use crate::runs::{
 use crate::storage::RealDisk;
 
 use super::program::Program;
-
-/// How long it may take until it is known which process is gone, once its connections are broken.
-const LOSS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a program's answers differ from those of the newest generation on disk.
 #[derive(Clone, Debug, Serialize)]
@@ -92,13 +88,8 @@ pub fn diff_log_in<E: Event>(
     exchange: Codec,
     limit: usize,
 ) -> Result<Option<Diff>, DiffError> {
-    let compared = try_diff_log_in(cluster, program, dir, exchange, limit).map_err(|error| match error {
-        DiffError::Batch(BatchError::Panicked { message, worker }) if is_broken_exchange(&message) => {
-            let lost = cluster.wait_for_loss(LOSS_PATIENCE);
-            lost.map_or(DiffError::Batch(BatchError::Panicked { message, worker }), DiffError::Cluster)
-        }
-        error => error,
-    });
+    let compared = try_diff_log_in(cluster, program, dir, exchange, limit)
+        .map_err(|error| cluster.broken_by(&error.to_string()).map_or(error, DiffError::Cluster));
     compared.inspect_err(|error| cluster.leave(&format!("it could not compare: {error}")))
 }
 

@@ -4,20 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::cluster::{Cluster, ClusterError, ProgramId};
-use crate::layers::{Blueprint, is_broken_exchange};
-use crate::log::{Claim, Event, EventType, Log, LogOptions, ShareLock, SystemClock, place};
+use crate::layers::Blueprint;
+use crate::log::{Claim, Event, EventType, Log, LogOptions, Share, ShareLock, SystemClock, place};
 use crate::operators::Codec;
 use crate::storage::RealDisk;
 
 use super::build::build_id;
 use super::members::{Locked, Opening, Place};
 use super::program::Program;
-use super::server::{LOSS_PATIENCE, StartError};
+use super::server::StartError;
 
 /// Tells the others why this process ends. When one of them was lost before, whatever failed here failed for that.
 pub(super) fn end_of_start(cluster: &Cluster, error: StartError, what: &str) -> StartError {
-    let consequence = is_broken_exchange(&error.to_string());
-    let lost = if consequence { cluster.wait_for_loss(LOSS_PATIENCE) } else { cluster.lost() };
+    let lost = cluster.broken_by(&error.to_string()).or_else(|| cluster.lost());
     cluster.leave(&format!("{what}: {error}"));
     lost.map_or(error, StartError::Cluster)
 }
@@ -47,7 +46,8 @@ pub(super) fn exchange_id(codec: Codec) -> (String, String) {
 /// Opens this process's share of a log that all processes reach. Every process locks its share before anything is read.
 pub(super) fn open_share<E: Event>(cluster: &Cluster, dir: &Path, options: LogOptions) -> Result<Log<E>, StartError> {
     let (disk, clock) = (Arc::new(RealDisk), Arc::new(SystemClock));
-    let process = cluster.membership().process;
+    let (process, processes) = (cluster.membership().process, cluster.membership().processes());
+    let options = LogOptions { share: Share { index: process as u32, of: processes as u32 }, ..options };
     if process == 0 {
         let claim = Claim::take(disk.clone(), clock, dir)?;
         cluster.tell_all(&Place { mark: place::mark(&*disk, dir)?, dir: dir.display().to_string() });

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Answer, AskError, Cluster, ClusterError};
+use crate::cluster::{Answer, AskError, Cluster, ClusterError, EXIT_CODE_LOST};
 use crate::layers::{BatchError, Command, Cycle, CycleError, Failure, Handover, Node, Processes, Report, Started, is_broken_exchange};
 use crate::log::{Event, ProducerError, Tick};
 use crate::runs::{AnswerRow, Audit, Query};
@@ -160,17 +160,17 @@ pub(super) fn ask(cluster: &Cluster, process: usize, request: &Request, body: &[
 pub(super) fn read_reply(asked: Result<Answer, AskError>) -> Result<Reply, ServiceError> {
     let answer = asked.map_err(|error| match error {
         AskError::Lost(lost) => ServiceError::Elsewhere { message: lost.to_string(), exit_code: lost.exit_code() },
-        other => ServiceError::Elsewhere { message: other.to_string(), exit_code: 4 },
+        other => ServiceError::Elsewhere { message: other.to_string(), exit_code: EXIT_CODE_LOST },
     })?;
     serde_json::from_slice(&answer).map_err(|error| ServiceError::Elsewhere { message: error.to_string(), exit_code: 1 })
 }
 
 /// All processes of a cluster, as process 0 sees them.
-pub(super) struct AllProcesses<E: Event> {
-    pub node: Arc<Node<E>>,
-    pub cluster: Cluster,
+struct AllProcesses<E: Event> {
+    node: Arc<Node<E>>,
+    cluster: Cluster,
     /// Why nothing is carried out any more.
-    pub over: Option<String>,
+    over: Option<String>,
 }
 
 impl<E: Event> Processes for AllProcesses<E> {
@@ -184,13 +184,14 @@ impl<E: Event> Processes for AllProcesses<E> {
         let request = Request::Command(command.clone());
         std::thread::scope(|scope| {
             // Nobody is asked before there is a thread for everybody: a step that some never hear of would set them apart.
-            let (begin, begun) = crossbeam::channel::bounded::<()>(0);
+            let (begin, begun) = crossbeam::channel::bounded(processes);
             for process in 0..processes {
                 let (answered, begun, request) = (answered.clone(), begun.clone(), &request);
                 let (cluster, node) = (&self.cluster, &self.node);
                 let ask = move || {
-                    // Disconnected when all threads are there; nothing is ever sent.
-                    let _ = begun.recv();
+                    if begun.recv().is_err() {
+                        return;
+                    }
                     let report = match process {
                         0 => node.obey(command),
                         process => report(cluster.ask(process, request, &[], NO_LIMIT)),
@@ -200,7 +201,8 @@ impl<E: Event> Processes for AllProcesses<E> {
                 let spawned = std::thread::Builder::new().name(format!("step-{process}")).spawn_scoped(scope, ask);
                 spawned.unwrap_or_else(|error| panic!("no thread for a step: {error}"));
             }
-            drop((begin, answered));
+            (0..processes).for_each(|_| begin.send(()).expect("the threads wait for it"));
+            drop(answered);
             let mut given_up = false;
             for (process, report) in answers {
                 if let (Report::Failed(_), Command::Batch { attempt, .. }, false) = (&report, command, given_up) {
@@ -236,6 +238,16 @@ impl<E: Event> Processes for AllProcesses<E> {
     }
 }
 
+/// On process 0 all processes, once they can take part; elsewhere none.
+pub(super) fn all_processes<E: Event>(cluster: &Cluster, node: &Arc<Node<E>>) -> Result<Option<Box<dyn Processes>>, ClusterError> {
+    if cluster.membership().process != 0 {
+        cluster.tell(0, &Ready);
+        return Ok(None);
+    }
+    cluster.others().try_for_each(|other| cluster.hear::<Ready>(other).map(drop))?;
+    Ok(Some(Box::new(AllProcesses { node: Arc::clone(node), cluster: cluster.clone(), over: None })))
+}
+
 /// Whether a failure follows from another process's.
 fn is_consequence(reason: &str) -> bool {
     is_broken_exchange(reason) || reason == BatchError::Stopped.to_string()
@@ -251,6 +263,5 @@ fn report(asked: Result<Answer, AskError>) -> Report {
 }
 
 fn lost(reason: &str) -> Report {
-    let exit_code = ClusterError::Lost { process: 0, address: String::new(), why: String::new() }.exit_code();
-    Report::Failed(Failure { reason: reason.to_owned(), exit_code })
+    Report::Failed(Failure { reason: reason.to_owned(), exit_code: EXIT_CODE_LOST })
 }

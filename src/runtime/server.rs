@@ -11,10 +11,8 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::cluster::{Cluster, ClusterError, Handler, ProgramId};
-use crate::layers::{
-    BATCH_EVENTS_MAX, Coordinator, Crew, Cycle, CycleError, Handover, Node, NodeOptions, OneProcess, Processes, Started, is_broken_exchange,
-};
-use crate::log::{Event, Log, LogError, LogOptions, Share, Tick};
+use crate::layers::{BATCH_EVENTS_MAX, Coordinator, Crew, Cycle, CycleError, Handover, Node, NodeOptions, OneProcess, Started};
+use crate::log::{Event, Log, LogError, LogOptions, Tick};
 use crate::operators::Codec;
 use crate::runs::{Audit, GenerationError, GenerationStore, ViewInfo};
 use crate::serving::{Answer, Read, Serving};
@@ -22,7 +20,7 @@ use crate::serving::{Answer, Read, Serving};
 use super::gather;
 use super::joining::{end_of_start, exchange_id, open_share, program_id};
 use super::lines::for_each_line;
-use super::members::{APPEND_PATIENCE, AllProcesses, NO_LIMIT, Ready, Refusal, Reply, Request, Serves, ask};
+use super::members::{APPEND_PATIENCE, NO_LIMIT, Refusal, Reply, Request, Serves, all_processes, ask};
 use super::program::{OnError, Program};
 use super::service::{
     Appended, BatchStatus, Format, Layers, Numbered, ProcessStatus, Rejected, Service, ServiceError, SpeedStatus, Status,
@@ -34,9 +32,6 @@ const BATCH_SHARE: f64 = 0.25;
 /// Pause after a failed cycle; doubles with each further failure.
 const BACKOFF: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
-
-/// How long it may take until the loss of a process is noticed, once its connections are broken.
-pub(super) const LOSS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Cycles and audits that clients have asked for and that wait, or run, at a time. Each takes a thread.
 pub const CYCLES_WAITING_MAX: usize = 16;
@@ -137,8 +132,8 @@ pub(super) struct Shared<E: Event> {
 
 /// What other processes reach: this process's part in steps of the coordinator from the first on, the rest once it serves.
 pub(super) struct Member<E: Event> {
-    pub node: Arc<Node<E>>,
-    pub shared: OnceLock<Arc<Shared<E>>>,
+    node: Arc<Node<E>>,
+    shared: OnceLock<Arc<Shared<E>>>,
 }
 
 #[derive(Default)]
@@ -191,28 +186,17 @@ impl<E: Event> Server<E> {
         log_options: LogOptions,
         options: ServerOptions,
     ) -> Result<Self, StartError> {
-        let membership = cluster.membership();
-        let (process, processes) = (membership.process, membership.processes());
-        let log_options = LogOptions { share: Share { index: process as u32, of: processes as u32 }, ..log_options };
         let log = open_share::<E>(cluster, dir, log_options)?;
-        let crew = Crew::new(options.workers, process, processes, Arc::new(cluster.clone())).codec(options.exchange);
-        let node = Arc::new(start_node(&program, &log, &options, crew)?);
-        // Never dropped: its workers cannot be waited for without those of the other processes. The process ends instead.
-        std::mem::forget(Arc::clone(&node));
-        let member = Arc::new(Member { node: Arc::clone(&node), shared: OnceLock::new() });
-        cluster.handle(Arc::clone(&member) as _);
-        let (started, coordinator) = if process == 0 {
-            for other in cluster.others() {
-                cluster.hear::<Ready>(other)?;
+        let node = Arc::new(start_node(&program, &log, &options, cluster.crew().codec(options.exchange))?);
+        let member = Member::start(cluster, &node);
+        let (started, coordinator) = match all_processes(cluster, &node)? {
+            Some(all) => {
+                let mut coordinator = Coordinator::new(all);
+                let started = coordinator.start()?;
+                cluster.tell_all(&Serves { started: started.clone() });
+                (started, Some(coordinator))
             }
-            let all: Box<dyn Processes> = Box::new(AllProcesses { node: Arc::clone(&node), cluster: cluster.clone(), over: None });
-            let mut coordinator = Coordinator::new(all);
-            let started = coordinator.start()?;
-            cluster.tell_all(&Serves { started: started.clone() });
-            (started, Some(coordinator))
-        } else {
-            cluster.tell(0, &Ready);
-            (cluster.hear::<Serves>(0)?.started, None)
+            None => (cluster.hear::<Serves>(0)?.started, None),
         };
         let shared = Shared::new(program, log, node, options, started, coordinator, Some(cluster.clone()));
         let _ = member.shared.set(Arc::clone(&shared));
@@ -297,6 +281,17 @@ fn start_node<E: Event>(program: &Program<E>, log: &Log<E>, options: &ServerOpti
     };
     let serving = Arc::new(Serving::default());
     Node::start(Arc::clone(&program.dataflow), log.clone(), node_options, serving).map_err(StartError::Threads)
+}
+
+impl<E: Event> Member<E> {
+    /// Lets other processes reach a node. It is never dropped: its workers cannot be waited for without those of the other
+    /// processes. The process ends instead.
+    pub fn start(cluster: &Cluster, node: &Arc<Node<E>>) -> Arc<Self> {
+        std::mem::forget(Arc::clone(node));
+        let member = Arc::new(Self { node: Arc::clone(node), shared: OnceLock::new() });
+        cluster.handle(Arc::clone(&member) as _);
+        member
+    }
 }
 
 impl<E: Event> Handler for Member<E> {
@@ -414,7 +409,7 @@ impl<E: Event> Shared<E> {
 
     /// Why the speed layer failed: when the connection to a process breaks, all workers that exchange rows with it panic.
     fn reason_of(&self, (message, exit_code): (String, u8)) -> (String, u8) {
-        let lost = self.cluster.as_ref().filter(|_| is_broken_exchange(&message)).and_then(|cluster| cluster.wait_for_loss(LOSS_PATIENCE));
+        let lost = self.cluster.as_ref().and_then(|cluster| cluster.broken_by(&message));
         lost.map_or((message, exit_code), |lost| (lost.to_string(), lost.exit_code()))
     }
 

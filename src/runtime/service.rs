@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::EXIT_CODE_LOST;
 use crate::layers::{Cycle, CycleError, Handover};
 use crate::log::{Offset, Partition, Tick};
 use crate::runs::{Audit, ViewInfo};
@@ -165,7 +166,7 @@ impl ServiceError {
         match self {
             Self::Log(error) => error.exit_code(),
             Self::Cycle(CycleError::Step { exit_code, .. }) | Self::Elsewhere { exit_code, .. } => *exit_code,
-            Self::Serve(ServeError::Unreachable { .. }) => 4,
+            Self::Serve(ServeError::Unreachable { .. }) => EXIT_CODE_LOST,
             Self::NoLineFormat(_) => 2,
             Self::Serve(_) | Self::Cycle(_) | Self::TooManyCycles => 1,
         }

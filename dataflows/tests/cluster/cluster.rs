@@ -1,14 +1,13 @@
 //! Starts the processes of a cluster, and says how they have to end.
 
-use std::net::TcpListener;
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use lambdaflow::testing::Random;
 use serde_json::Value;
 
 use super::harness::*;
+use super::ports::free_addresses;
 
 /// How long a process may be silent in tests that lose one.
 pub const PEER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -17,8 +16,6 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After the loss of a process, how long the others may take to end before they count as hanging. They take as long as the
 /// peer timeout, and longer on a machine that is busy.
 pub const LOSS_MAX: Duration = Duration::from_secs(20);
-/// Ports that no system gives away by itself: those are asked for.
-const PORTS: std::ops::Range<u16> = 10_000..30_000;
 
 /// Prints the seed of a random test.
 pub fn seed() -> u64 {
@@ -30,19 +27,6 @@ pub fn seed() -> u64 {
 /// A number that the environment may set.
 pub fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text}")))
-}
-
-/// A free port. No other test of this process is given the same.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = (std::process::id() * 97 % u32::from(PORTS.end - PORTS.start)) as u16;
-    loop {
-        let nth = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = PORTS.start + (first + nth) % (PORTS.end - PORTS.start);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// How the processes of a cluster are started.
@@ -59,7 +43,7 @@ pub struct Plan {
 impl Plan {
     /// So many processes of so many workers over the log called `log`, with a batch cycle whenever there is something new.
     pub fn new(dir: &Dir, dataflow: &'static str, (processes, workers): (usize, usize)) -> Self {
-        let addresses: Vec<String> = (0..processes).map(|_| format!("127.0.0.1:{}", free_port())).collect();
+        let addresses = free_addresses(processes);
         let hostfile = dir.file(&format!("hosts-{}", addresses[0]), addresses.join("\n"));
         let more = ["--batch-interval", "200ms", "--tick", "5ms"].map(str::to_owned).to_vec();
         Self { dataflow, log: dir.at("log"), hostfile, addresses, workers, more }

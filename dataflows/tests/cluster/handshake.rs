@@ -11,6 +11,7 @@ use lambdaflow::testing::Random;
 
 use super::cluster::*;
 use super::harness::*;
+use super::ports::free_addresses;
 
 /// Longest that a refused start may take: much less than processes wait for each other here.
 const REFUSED_MAX: Duration = Duration::from_secs(15);
@@ -47,7 +48,7 @@ fn processes_that_were_started_differently_say_what_differs_on_both_sides() {
         (
             "hostfile",
             |dir, plan| {
-                let third = format!("127.0.0.1:{}", free_port());
+                let third = free_addresses(1).remove(0);
                 plan.hostfile = dir.file("other-hosts", [&plan.addresses[0], &plan.addresses[1], &third].map(String::as_str).join("\n"));
                 plan.addresses.push(third);
             },
@@ -179,7 +180,7 @@ fn the_same_number_twice_is_refused_and_the_cluster_goes_on() {
     }
     // From another machine: its own address, in a hostfile of its own, and the number of another.
     let mut twin = plan.clone();
-    twin.addresses[1] = format!("127.0.0.1:{}", free_port());
+    twin.addresses[1] = free_addresses(1).remove(0);
     twin.hostfile = dir.file("twins", twin.addresses.join("\n"));
     let _ = twin.launch(1).wait().exits(2).says(&["address 1 of its hostfile", &twin.addresses[1], &plan.addresses[1]]);
     assert_same_answers(&expected(&[event(1)]), &cluster[1].answers(cluster[0].append(&[event(1)])), "after twins");

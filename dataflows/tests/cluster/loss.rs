@@ -45,6 +45,12 @@ struct Sent {
     open: Vec<std::ops::Range<u64>>,
 }
 
+/// Wants so many rounds of appends.
+fn rounds(n: u64) -> impl FnMut() -> bool {
+    let mut left = 0..n;
+    move || left.next().is_some()
+}
+
 impl Sent {
     /// Appends until nobody answers any more, or `wanted` no longer.
     fn append_while(&mut self, clients: &[Client], mut wanted: impl FnMut() -> bool) {
@@ -150,11 +156,7 @@ fn a_kill_at_any_durable_step_of_any_process_costs_nothing() {
         // Something to recover, and to go on from.
         let cluster = plan.start();
         let clients = cluster.clients();
-        let mut appends = 0;
-        sent.append_while(&clients, || {
-            appends += 1;
-            appends < 4
-        });
+        sent.append_while(&clients, rounds(3));
         clients[plan.processes() - 1].post("/v1/batch", JSON_LINES, "").ok();
         cluster.stop();
 
@@ -207,11 +209,7 @@ fn a_full_disk_of_one_process_ends_all_and_costs_nothing() {
     let plan = Plan::new(&dir, "web_analytics", (2, 1)).hasty();
     let cluster = plan.start();
     let mut sent = Sent::default();
-    let mut appends = 0;
-    sent.append_while(&cluster.clients(), || {
-        appends += 1;
-        appends < 4
-    });
+    sent.append_while(&cluster.clients(), rounds(3));
     cluster.stop();
     // The second process's partition moves to a small file system.
     let partition = dir.path("log/p0001");
@@ -241,11 +239,7 @@ fn a_process_that_outlives_its_cluster_keeps_its_share_from_the_next() {
     let plan = Plan::new(&dir, "web_analytics", (3, 1)).hasty();
     let cluster = plan.start();
     let mut sent = Sent::default();
-    let mut appends = 0;
-    sent.append_while(&cluster.clients(), || {
-        appends += 1;
-        appends < 10
-    });
+    sent.append_while(&cluster.clients(), rounds(9));
     let mut guards: Vec<Guard> = cluster.members.into_iter().map(|member| member.process).collect();
     let outliving = guards.pop().expect("the last");
     signal("STOP", outliving.id());
@@ -276,11 +270,7 @@ fn a_process_that_stops_in_the_start_ends_the_others() {
     let plan = Plan::new(&dir, "web_analytics", (3, 1)).hasty();
     let cluster = plan.start();
     let mut sent = Sent::default();
-    let mut appends = 0;
-    sent.append_while(&cluster.clients(), || {
-        appends += 1;
-        appends < 10
-    });
+    sent.append_while(&cluster.clients(), rounds(9));
     cluster.stop();
     for round in 0..2 {
         let mut guards: Vec<Guard> = (0..3).map(|process| plan.launch(process)).collect();

@@ -23,6 +23,8 @@ mod hung;
 mod loss;
 mod matrix;
 mod netns;
+#[path = "../../../tests/cluster_support/ports.rs"]
+mod ports;
 mod supervisor;
 #[path = "../../../tests/faults/tools.rs"]
 #[allow(dead_code, reason = "the log's tests use the rest")]

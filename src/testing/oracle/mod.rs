@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Cluster, ClusterError};
-use crate::layers::{Crew, Dataflow, Feed, Replay, SpeedGraph, SpeedWorkers, is_broken_exchange, run_batch};
+use crate::layers::{Crew, Dataflow, Feed, Replay, SpeedGraph, SpeedWorkers, run_batch};
 use crate::log::{BLOCK_EVENTS_MAX, Block, Event, Offset, Partition, Tick};
 use crate::operators::{Codec, ERRORS};
 use crate::runs::{AnswerRow, Generation, Query};
@@ -38,8 +38,6 @@ const ROWS_SHOWN_MAX: usize = 5;
 const LOOK_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Blocks of events that each process of a cluster gets, at the least, if there are so many events.
 const BLOCKS_MIN: u64 = 8;
-/// How long it may take until it is known which process is gone, once its connections are broken.
-const LOSS_PATIENCE: Duration = Duration::from_secs(5);
 
 type MakeEvents<E> = dyn Fn(u64, u64) -> Box<dyn Iterator<Item = (Tick, E)>> + Send + Sync;
 type Export<E> = dyn Fn(Box<dyn Iterator<Item = (Tick, E)>>, &mut Tables) -> std::io::Result<()> + Send + Sync;
@@ -96,12 +94,9 @@ impl<E: Event> Oracle<E> {
         exchange: Codec,
         dir: &Path,
     ) -> Result<Option<Report>, OracleError> {
-        let checked = self.try_check_in(cluster, dataflow, scale, &cluster.crew().codec(exchange), dir).map_err(|error| match error {
-            OracleError::Layers(message) if is_broken_exchange(&message) => {
-                cluster.wait_for_loss(LOSS_PATIENCE).map_or(OracleError::Layers(message), OracleError::Cluster)
-            }
-            error => error,
-        });
+        let checked = self
+            .try_check_in(cluster, dataflow, scale, &cluster.crew().codec(exchange), dir)
+            .map_err(|error| cluster.broken_by(&error.to_string()).map_or(error, OracleError::Cluster));
         checked.inspect_err(|error| cluster.leave(&format!("it could not compare: {error}")))
     }
 

@@ -13,7 +13,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lambdaflow::layers::{BatchOutput, Crew, Dataflow, Feed, Replay, run_batch};
@@ -51,9 +51,14 @@ enum Between {
 }
 
 fn batch(dataflow: &Arc<dyn Dataflow<Request>>, blocks: &[Block<Request>], between: Between, codec: Codec) -> (Duration, usize) {
+    let stop = Arc::new(AtomicBool::new(false));
     let run = |crew: Crew, blocks: Vec<Block<Request>>| {
         let feed = Feed::new(Replay::new(blocks, CUT), Some(CUT));
-        run_batch(dataflow, None, feed, CUT, crew, &Arc::new(AtomicBool::new(false))).expect("the batch runs")
+        run_batch(dataflow, None, feed, CUT, crew, &stop).unwrap_or_else(|error| {
+            // Or else the others would wait for this one's rows.
+            stop.store(true, Ordering::Release);
+            panic!("{error}")
+        })
     };
     let crews: Vec<Crew> = match between {
         Between::Threads => vec![Crew::from(WORKERS)],

@@ -4,7 +4,7 @@
 mod ports;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -149,10 +149,7 @@ fn a_closed_connection_a_goodbye_and_silence_are_noticed_by_all() {
         move || {
             let mut stream = dial(&address);
             say(&mut stream, &hello(&addresses, 1));
-            let mut header = [0; 10];
-            stream.read_exact(&mut header).expect("a reply");
-            let length = u32::from_le_bytes(header[6..].try_into().expect("4 bytes"));
-            stream.read_exact(&mut vec![0; length as usize]).expect("a reply");
+            hear_one(&mut stream);
             // Takes the connection, and says one word.
             stream.write_all(&[6]).and_then(|()| stream.write_all(&[0; 25])).expect("it is open");
             stream
@@ -256,6 +253,33 @@ fn who_does_not_come_is_named() {
     }
 }
 
+/// A process that had met all others used to lose, without a reason, one that gave up because it had not.
+#[test]
+fn who_has_met_all_hears_why_another_has_not() {
+    for _ in 0..10 {
+        let addresses = addresses(3);
+        // Process 1 says hello to process 2, and then something else to process 0.
+        let listener = TcpListener::bind(&addresses[1]).expect("it is free");
+        let starting = [0, 2].map(|process| {
+            let options = options(&addresses, process);
+            std::thread::spawn(move || Cluster::join(&options, program()))
+        });
+        let (mut greeted, _) = listener.accept().expect("process 2 dials");
+        hear_one(&mut greeted);
+        say(&mut greeted, &json!({"Welcome": {"life": "0123"}}));
+        let [first, last] = starting;
+        let last = last.join().expect("joining does not panic").unwrap_or_else(|error| panic!("{error}"));
+        let mut other = hello(&addresses, 1);
+        other["program"]["dataflow"] = json!("other");
+        say(&mut dial(&addresses[0]), &other);
+        let refused = first.join().expect("joining does not panic").err().expect("process 1 runs something else");
+        assert!(matches!(&refused, ClusterError::Mismatch(_)), "{refused}");
+        let told = last.wait_for_loss(PATIENCE).expect("process 0 is gone");
+        let named = |why: &str| why.contains("process 1 has the dataflow other") && !why.contains("hint");
+        assert!(matches!(&told, ClusterError::Stopped { process: 0, why, .. } if named(why)), "{told}");
+    }
+}
+
 #[test]
 fn another_cluster_and_a_second_of_the_same_number_stay_outside() {
     let addresses = addresses(2);
@@ -331,6 +355,14 @@ fn say(stream: &mut TcpStream, message: &Value) {
     let body = message.to_string();
     let header = [&b"LFCL\x01\x00"[..], &(body.len() as u32).to_le_bytes()].concat();
     stream.write_all(&[&header, body.as_bytes()].concat()).expect("it is open");
+}
+
+/// Reads a message of a handshake over.
+fn hear_one(stream: &mut TcpStream) {
+    let mut header = [0; 10];
+    stream.read_exact(&mut header).expect("a message");
+    let length = u32::from_le_bytes(header[6..].try_into().expect("4 bytes"));
+    stream.read_exact(&mut vec![0; length as usize]).expect("a message");
 }
 
 fn hear(stream: &mut TcpStream) -> String {

@@ -1,8 +1,8 @@
 //! Connections: one process listens, the one with the greater number dials, and both know for what.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::log::frame::LogId;
 
+use super::frame::{Kind, encode};
 use super::hello::{Channel, HANDSHAKE_TIMEOUT, Hello, ProgramId, Reply, difference, is_taken, receive, send, take};
 use super::hosts::Membership;
 use super::{ClusterError, ClusterOptions};
@@ -22,6 +23,8 @@ const REDIAL: Duration = Duration::from_millis(50);
 const REFUSED_PATIENCE: Duration = Duration::from_secs(5);
 /// How long to wait for a connection of a graph, if nobody is lost and nobody gives up.
 const GRAPH_PATIENCE: Duration = Duration::from_secs(24 * 3600);
+/// How long a process that gives up waits for others to have heard why.
+const DISMISSAL: Duration = Duration::from_millis(500);
 /// How often someone who waits looks whether there is still something to wait for.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -79,8 +82,29 @@ impl Mesh {
         let spawned = std::thread::Builder::new().name("cluster-accept".to_owned()).spawn(move || accepting.accept(listener));
         let spawned = spawned.map_err(|error| ClusterError::Hosts(format!("cannot start a thread: {error}")))?;
         *mesh.accepting.lock().unwrap_or_else(PoisonError::into_inner) = Some(spawned);
-        let talk = mesh.meet_all(options.connect_timeout).inspect_err(|_| mesh.close("the start failed"))?;
+        let talk = mesh.meet_all(options.connect_timeout).inspect_err(|error| mesh.give_up(error))?;
         Ok((mesh, talk))
+    }
+
+    /// Ends a start that failed. Those who have met this process already, and may have met all others, hear why.
+    fn give_up(&self, error: &ClusterError) {
+        let error = error.to_string();
+        // The rest are hints for whoever started this process.
+        let reason = error.lines().next().unwrap_or_default();
+        self.close(reason);
+        let met = std::mem::take(&mut self.lock().talk);
+        dismiss(met.into_values().collect(), reason);
+    }
+
+    /// Keeps the connection to talk on.
+    fn met(&self, process: usize, life: String, stream: TcpStream) {
+        let mut state = self.lock();
+        if let Some(over) = state.over.clone() {
+            drop(state);
+            return dismiss(vec![stream], &over);
+        }
+        state.talk.insert(process, stream);
+        state.lives.insert(process, life);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -93,16 +117,11 @@ impl Mesh {
             let dialling = Arc::clone(self);
             let dial = move || {
                 let dialled = dialling.dial(process, &Channel::Talk, deadline, &|| dialling.lock().over.is_some());
-                let mut state = dialling.lock();
                 match dialled {
-                    Ok((stream, life)) => {
-                        state.talk.insert(process, stream);
-                        state.lives.insert(process, life);
-                    }
-                    Err(Dialled::Refused(reason)) => drop(state.mismatch.get_or_insert(reason)),
-                    Err(Dialled::Failed(reason)) => drop(state.heard.insert(process, reason)),
+                    Ok((stream, life)) => dialling.met(process, life, stream),
+                    Err(Dialled::Refused(reason)) => drop(dialling.lock().mismatch.get_or_insert(reason)),
+                    Err(Dialled::Failed(reason)) => drop(dialling.lock().heard.insert(process, reason)),
                 }
-                drop(state);
                 dialling.changed.notify_all();
             };
             let spawned = std::thread::Builder::new().name("cluster-dial".to_owned()).spawn(dial);
@@ -130,6 +149,11 @@ impl Mesh {
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Why no connection is made any more, once that is so.
+    pub fn over(&self) -> Option<String> {
+        self.lock().over.clone()
     }
 
     /// Makes no connection from now on, and lets nobody wait for one.
@@ -199,15 +223,13 @@ impl Mesh {
         let welcome = matches!(reply, Reply::Welcome { .. });
         let answered = send(&mut stream, &reply, deadline);
         let ready = welcome && answered.is_ok() && is_taken(&mut stream, deadline).is_ok() && stream.set_nodelay(true).is_ok();
-        let mut state = self.lock();
         match hello.channel {
             _ if !welcome => {}
-            Channel::Talk if ready => drop(state.talk.insert(hello.process, stream)),
-            Channel::Talk => drop(state.lives.remove(&hello.process)),
-            Channel::Graph { name, number, .. } if ready => drop(state.graphs.insert((name, number, hello.process), stream)),
+            Channel::Talk if ready => self.met(hello.process, hello.life, stream),
+            Channel::Talk => drop(self.lock().lives.remove(&hello.process)),
+            Channel::Graph { name, number, .. } if ready => drop(self.lock().graphs.insert((name, number, hello.process), stream)),
             Channel::Graph { .. } => {}
         }
-        drop(state);
         self.changed.notify_all();
     }
 
@@ -347,6 +369,24 @@ impl Mesh {
             }
         }
         Ok(streams)
+    }
+}
+
+/// Says why to processes that count on this one, and waits a moment until they have gone: what was said is lost when a
+/// connection ends that has something unread.
+fn dismiss(mut streams: Vec<TcpStream>, why: &str) {
+    let why = serde_json::to_vec(why).expect("texts can be written as JSON");
+    let goodbye = encode(Kind::Goodbye, 0, &why, &[]).expect("it is short");
+    let deadline = Instant::now() + DISMISSAL;
+    let left = || deadline.saturating_duration_since(Instant::now()).max(POLL);
+    streams.retain_mut(|stream| {
+        let said = stream.set_write_timeout(Some(left())).and_then(|()| stream.write_all(&goodbye));
+        said.and_then(|()| stream.shutdown(Shutdown::Write)).is_ok()
+    });
+    for mut stream in streams {
+        while Instant::now() < deadline
+            && stream.set_read_timeout(Some(left())).and_then(|()| stream.read(&mut [0; 4096])).is_ok_and(|bytes| bytes > 0)
+        {}
     }
 }
 

@@ -385,6 +385,10 @@ impl Links for Cluster {
     fn connect(&self, graph: &str, number: u64, stop: &AtomicBool) -> Result<Vec<Option<TcpStream>>, String> {
         self.inner.mesh.connect(graph, number, stop)
     }
+
+    fn ended(&self) -> Option<String> {
+        self.inner.mesh.over()
+    }
 }
 
 /// Something that was asked and not answered yet.
@@ -533,10 +537,9 @@ impl Inner {
                 last_beat = Instant::now();
                 stream.write_all(&encode(Kind::Beat, self.tick.load(Ordering::Acquire), &[], &[]).expect("it is short"))
             });
-            if let Err(error) = written {
-                // What it said last may still be on its way: it names the reason.
-                std::thread::sleep(BEAT);
-                return self.lose(process, format!("the connection broke: {error}"));
+            if written.is_err() {
+                // What it said last names the reason: whoever hears it comes to the end after that.
+                return drop(stream.shutdown(Shutdown::Both));
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::log::{Event, LogError, Tick};
 use crate::operators::{Layer, Purpose, ViewExport, panic_message};
 use crate::runs::{Frozen, Generation, Shard, SlotInfo};
 
-use super::crew::{Crew, join_beside, stand_still_when_broken};
+use super::crew::{Crew, NO_LONGER_EXCHANGED, join_beside, stand_still_when_broken};
 use super::feed::Feed;
 use super::graph::{Dataflow, build};
 
@@ -53,6 +53,9 @@ pub enum BatchError {
         /// What it said.
         message: String,
     },
+    /// Workers of other processes cannot be reached any more, or have given up.
+    #[error("{NO_LONGER_EXCHANGED}: {0}")]
+    Broken(String),
     /// The workers could not be started.
     #[error("the batch workers could not be started: {0}")]
     Start(String),
@@ -64,8 +67,8 @@ pub enum BatchError {
 /// Runs a dataflow over `[base frontier, cut)`, and freezes it. The feed must cover that range; in a cluster, the feeds of all
 /// processes together. What is returned are the shards of this process.
 ///
-/// When it fails in one process of a cluster, those of the others wait for its rows until `stop` is set there, or the process is
-/// gone.
+/// When it fails in one process of a cluster, those of the others wait for its rows until `stop` is set there, or the links
+/// [have ended](super::Links::ended).
 pub fn run_batch<E: Event>(
     dataflow: &Arc<dyn Dataflow<E>>,
     base: Option<&Generation>,
@@ -79,14 +82,14 @@ pub fn run_batch<E: Event>(
     let feed = Arc::new(feed);
     let halted = Arc::new(AtomicBool::new(false));
     let results: Arc<Mutex<Vec<Option<Part>>>> = Arc::new(Mutex::new((0..crew.workers()).map(|_| None).collect()));
-    let panicked: Arc<Mutex<Option<BatchError>>> = Arc::default();
+    let failed: Arc<Mutex<Option<BatchError>>> = Arc::default();
     let broken: Arc<Mutex<Option<String>>> = Arc::default();
     let working = Arc::new(AtomicUsize::new(crew.workers()));
 
     let guards = {
         let (said, working) = (Arc::clone(&broken), Arc::clone(&working));
-        let (dataflow, feed, halted, results, panicked, stop) =
-            (Arc::clone(dataflow), Arc::clone(&feed), Arc::clone(&halted), Arc::clone(&results), Arc::clone(&panicked), Arc::clone(stop));
+        let (dataflow, feed, halted, results, failed, stop) =
+            (Arc::clone(dataflow), Arc::clone(&feed), Arc::clone(&halted), Arc::clone(&results), Arc::clone(&failed), Arc::clone(stop));
         let (places, given_up) = (crew.clone(), Arc::clone(&stop));
         crew.execute("batch", &given_up, move |worker| {
             stand_still_when_broken(Arc::clone(&said));
@@ -110,7 +113,7 @@ pub fn run_batch<E: Event>(
                 Ok(part) => results.lock().unwrap_or_else(PoisonError::into_inner)[index] = part,
                 Err(panic) => {
                     let error = BatchError::Panicked { worker: index, message: panic_message(&*panic) };
-                    panicked.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                     halted.store(true, Ordering::Release);
                 }
             }
@@ -120,6 +123,10 @@ pub fn run_batch<E: Event>(
         })
         .map_err(|reason| if given_up.load(Ordering::Acquire) { BatchError::Stopped } else { BatchError::Start(reason) })?
     };
+    let fail = |error| {
+        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        halted.store(true, Ordering::Release);
+    };
     let joining = join_beside(guards);
     let joined = loop {
         match joining.recv_timeout(LOOK_PAUSE) {
@@ -128,9 +135,13 @@ pub fn run_batch<E: Event>(
             Err(RecvTimeoutError::Timeout) => {}
         }
         if let Some(message) = broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            halted.store(true, Ordering::Release);
-            panicked.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(BatchError::Panicked { worker: 0, message });
+            fail(BatchError::Broken(message));
+            // The worker that stands still keeps them.
+            results.lock().unwrap_or_else(PoisonError::into_inner).fill_with(|| None);
             break Vec::new();
+        }
+        if let Some(why) = crew.ended().filter(|_| !stop.load(Ordering::Acquire)) {
+            fail(BatchError::Broken(why));
         }
         let given_up = halted.load(Ordering::Acquire) || stop.load(Ordering::Acquire) || feed.failure().is_some();
         // The others learn only when this returns that they are to give up, too.
@@ -139,14 +150,14 @@ pub fn run_batch<E: Event>(
         }
     };
 
-    if let Some(error) = panicked.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    if let Some(error) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(error);
     }
     if let Some(error) = feed.failure() {
         return Err(error.into());
     }
-    for ended in joined {
-        ended.map_err(|message| BatchError::Panicked { worker: 0, message })?;
+    for (worker, ended) in joined.into_iter().enumerate() {
+        ended.map_err(|message| BatchError::Panicked { worker, message })?;
     }
     let parts: Option<Vec<Part>> = results.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
     let mut output = BatchOutput { bases: Vec::new(), frozen: Vec::new(), shards: Vec::new(), views: Vec::new(), outline: Vec::new() };

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use crossbeam::channel::{Receiver, bounded};
 use timely::WorkerConfig;
@@ -18,12 +18,20 @@ use timely::worker::Worker;
 use crate::operators::Codec;
 use crate::runs::Portion;
 
+/// What an error of ours says that [is one](is_broken_exchange).
+pub(super) const NO_LONGER_EXCHANGED: &str = "rows are no longer exchanged";
+
 /// Makes the connections on which the workers of different processes exchange rows.
 pub trait Links: Send + Sync {
     /// A stream to each process, by index, and none to this one. All processes ask for the graph of the same name and number,
     /// and get the ends of streams that nothing else uses; numbers of a name ascend. Returns when all have asked, or with the
     /// reason why that will not be: `stop` was set, or a process is gone.
     fn connect(&self, graph: &str, number: u64, stop: &AtomicBool) -> Result<Vec<Option<TcpStream>>, String>;
+
+    /// Why rows are no longer exchanged, once that is so. Connections need not show it: a process may end each in good order.
+    fn ended(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The workers of one graph, or of all graphs of a layer: as many in each process.
@@ -91,6 +99,11 @@ impl Crew {
         self.process * self.workers..(self.process + 1) * self.workers
     }
 
+    /// Why rows are no longer exchanged with other processes, once that is so.
+    pub(crate) fn ended(&self) -> Option<String> {
+        self.links.as_ref()?.ended()
+    }
+
     /// Which of a view's shards this process has.
     pub(super) fn portion(&self) -> Portion {
         Portion { first: self.own().start, of: self.peers() }
@@ -126,21 +139,26 @@ impl Crew {
 /// Whether a panic says that rows cannot be exchanged any more, because another process is gone: what timely's threads and workers
 /// then say. It is a consequence, and whoever knows which process is gone says more.
 pub fn is_broken_exchange(message: &str) -> bool {
-    const SAID: [&str; 4] = ["timely communication error", "MergeQueue poisoned", "Send thread panic", "Recv thread panic"];
+    const SAID: [&str; 5] =
+        ["timely communication error", "MergeQueue poisoned", "Send thread panic", "Recv thread panic", NO_LONGER_EXCHANGED];
     SAID.iter().any(|said| message.contains(said))
 }
 
 /// Sets a hook that lets panics of [`is_broken_exchange`] pass in silence, for programs that say in one line which process is
-/// gone. All others are shown as before.
+/// gone. All others are shown as before. Workers whose connections break stand still in that hook for ever: from then on, nobody
+/// can set another.
 pub fn hush_broken_exchange() {
-    let others = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| match panic.payload_as_str() {
-        Some(message) if is_broken_exchange(message) => {
-            tracing::debug!(message, "rows are no longer exchanged");
-            stand_still(message);
-        }
-        _ => others(panic),
-    }));
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| match panic.payload_as_str() {
+            Some(message) if is_broken_exchange(message) => {
+                tracing::debug!(message, NO_LONGER_EXCHANGED);
+                stand_still(message);
+            }
+            _ => others(panic),
+        }));
+    });
 }
 
 thread_local! {
@@ -169,7 +187,8 @@ pub(super) fn join<T: Send + 'static>(guards: WorkerGuards<T>) -> Vec<Result<T, 
 }
 
 /// As [`join`], in a thread of its own, for whoever may learn that it would be in vain: workers of several processes end with those
-/// of the others, and one that [stands still](stand_still_when_broken) never does.
+/// of the others, and one that [stands still](stand_still_when_broken) never does. What such a worker holds is held until the
+/// process ends, which is soon: its cluster has lost a process, unless a single connection broke.
 pub(super) fn join_beside<T: Send + 'static>(guards: WorkerGuards<T>) -> Receiver<Vec<Result<T, String>>> {
     let (done, joined) = bounded(1);
     // Without a thread for it, the guards wait where they are dropped.

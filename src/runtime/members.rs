@@ -199,7 +199,10 @@ impl<E: Event> Processes for AllProcesses<E> {
                     drop(answered.send((process, report)));
                 };
                 let spawned = std::thread::Builder::new().name(format!("step-{process}")).spawn_scoped(scope, ask);
-                spawned.unwrap_or_else(|error| panic!("no thread for a step: {error}"));
+                if let Err(error) = spawned {
+                    reports.fill(lost(&format!("no thread for a step: {error}")));
+                    return;
+                }
             }
             (0..processes).for_each(|_| begin.send(()).expect("the threads wait for it"));
             drop(answered);

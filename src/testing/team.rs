@@ -1,7 +1,7 @@
 //! The workers that a dataflow is checked on, and how they are connected.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::layers::{BatchOutput, Crew, Dataflow, Feed, Replay, SpeedGraph, SpeedWorkers, run_batch};
@@ -102,7 +102,13 @@ impl Team {
             let run = |(crew, (base, source)): (&Crew, _)| {
                 let (crew, stop) = (crew.clone(), Arc::clone(&stop));
                 let (base, feed): (Generation, _) = (base, Feed::new(source, Some(cut)));
-                scope.spawn(move || run_batch(dataflow, Some(&base), feed, cut, crew, &stop).expect("the batch runs"))
+                scope.spawn(move || {
+                    run_batch(dataflow, Some(&base), feed, cut, crew, &stop).unwrap_or_else(|error| {
+                        // Or else the others would wait for this one's rows.
+                        stop.store(true, Ordering::Release);
+                        panic!("{error}")
+                    })
+                })
             };
             let running: Vec<_> = self.crews.iter().zip(shares).map(run).collect();
             running.into_iter().map(|output| output.join().expect("no batch panics")).collect::<Vec<_>>().into_iter()

@@ -22,6 +22,9 @@ use lambdaflow::storage::RealDisk;
 use lambdaflow::testing::loopback;
 use serde::{Deserialize, Serialize};
 
+/// After that, something hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 #[derive(Clone, Debug, Serialize, Deserialize, Columnar)]
 struct Number {
     n: u64,
@@ -50,7 +53,7 @@ fn generation(dataflow: &Arc<dyn Dataflow<Number>>, events: &[(u64, u64)], cut: 
 }
 
 fn wait_for(what: &str, reached: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + PATIENCE;
     while !reached() {
         assert!(Instant::now() < deadline, "{what}: it took too long");
         std::thread::sleep(Duration::from_millis(1));
@@ -220,26 +223,37 @@ fn closed_graphs_are_gone() {
     }
 }
 
-/// Runs a batch of two workers in each process, over what `feed` gives each. One that fails stops all, as the coordinator does.
-/// Returns what they ended with.
+/// Stops the batches of all processes when one fails, as the coordinator does.
+fn stop_all(stops: &[Arc<AtomicBool>]) {
+    stops.iter().for_each(|stop| stop.store(true, Ordering::Release));
+}
+
+/// Runs a batch of two workers in each process, over what `feed` gives each. After one has failed, `failed` is called with what
+/// stops each. Returns what they ended with.
 fn batch_everywhere(
     dataflow: &Arc<dyn Dataflow<Number>>,
     links: Vec<Arc<dyn Links>>,
     feed: impl Fn(usize) -> Feed<Number>,
+    failed: impl Fn(&[Arc<AtomicBool>]) + Clone + Send + 'static,
 ) -> Vec<Result<(), BatchError>> {
     let stops: Arc<Vec<Arc<AtomicBool>>> = Arc::new(links.iter().map(|_| Arc::default()).collect());
     let processes = links.len();
-    let batches = links.into_iter().enumerate().map(|(process, links)| {
+    let (end, ends) = std::sync::mpsc::channel();
+    for (process, links) in links.into_iter().enumerate() {
+        let (end, failed) = (end.clone(), failed.clone());
         let (dataflow, feed, crew, stops) =
             (Arc::clone(dataflow), feed(process), Crew::new(2, process, processes, links), Arc::clone(&stops));
         std::thread::spawn(move || {
             let ended = run_batch(&dataflow, None, feed, Tick(9), crew, &stops[process]).map(drop);
-            stops.iter().filter(|_| ended.is_err()).for_each(|stop| stop.store(true, Ordering::Release));
-            ended
-        })
-    });
-    let batches: Vec<_> = batches.collect();
-    batches.into_iter().map(|batch| batch.join().expect("a panic is an error")).collect()
+            if ended.is_err() {
+                failed(&stops);
+            }
+            end.send((process, ended)).expect("the test waits");
+        });
+    }
+    let mut all: Vec<_> = stops.iter().map(|_| ends.recv_timeout(PATIENCE).expect("it ends everywhere")).collect();
+    all.sort_by_key(|(process, _)| *process);
+    all.into_iter().map(|(_, ended)| ended).collect()
 }
 
 /// A process whose batch panics used to wait for the end of what the others send, and they for its rows: nobody ever heard of it.
@@ -250,28 +264,51 @@ fn a_batch_that_panics_on_one_process_fails_on_all() {
     });
     // Only the second has the event.
     let blocks = |process| if process == 1 { vec![block([(1, 1), (1, 0)])] } else { Vec::new() };
-    let ended = batch_everywhere(&dataflow, loopback(3), |process| Feed::new(Replay::new(blocks(process), Tick(9)), Some(Tick(9))));
-    for (process, ended) in ended.into_iter().enumerate() {
-        match (process, &ended) {
-            (1, Err(BatchError::Panicked { message, .. })) => assert!(message.contains("divide by zero"), "{message}"),
-            (0 | 2, Err(BatchError::Stopped)) => {}
-            _ => panic!("process {process}: {ended:?}"),
-        }
+    let feed = |process| Feed::new(Replay::new(blocks(process), Tick(9)), Some(Tick(9)));
+    let check = |ended: Vec<Result<(), BatchError>>, of_others: fn(&BatchError) -> bool| {
+        let of_first = |error: &BatchError| matches!(error, BatchError::Panicked { message, .. } if message.contains("divide by zero"));
+        let right = |(process, ended): (usize, &Result<(), BatchError>)| {
+            ended.as_ref().is_err_and(|error| if process == 1 { of_first(error) } else { of_others(error) })
+        };
+        assert!(ended.iter().enumerate().all(right), "{ended:?}");
+    };
+    check(batch_everywhere(&dataflow, loopback(3), feed, stop_all), |error| matches!(error, BatchError::Stopped));
+    // Nobody stops the others, but their links know that one has left.
+    let breaking = Breaking::default();
+    let left = Arc::clone(&breaking.ended);
+    let ended = batch_everywhere(&dataflow, breaking.links(3), feed, move |_| left.store(true, Ordering::Release));
+    check(ended, |error| matches!(error, BatchError::Broken(why) if why == "one has left"));
+}
+
+/// What the test can do to links between processes.
+#[derive(Clone, Default)]
+struct Breaking {
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Breaking {
+    fn links(&self, processes: usize) -> Vec<Arc<dyn Links>> {
+        let breakable = |links| Arc::new(Breakable { links, breaking: self.clone() }) as Arc<dyn Links>;
+        loopback(processes).into_iter().map(breakable).collect()
     }
 }
 
-/// Links whose streams the test can end.
-struct Breaking {
+struct Breakable {
     links: Arc<dyn Links>,
-    streams: Arc<Mutex<Vec<TcpStream>>>,
+    breaking: Breaking,
 }
 
-impl Links for Breaking {
+impl Links for Breakable {
     fn connect(&self, graph: &str, number: u64, stop: &AtomicBool) -> Result<Vec<Option<TcpStream>>, String> {
         let streams = self.links.connect(graph, number, stop)?;
         let copies = streams.iter().flatten().map(|stream| stream.try_clone().expect("the stream is open"));
-        self.streams.lock().unwrap().extend(copies);
+        self.breaking.streams.lock().unwrap().extend(copies);
         Ok(streams)
+    }
+
+    fn ended(&self) -> Option<String> {
+        self.breaking.ended.load(Ordering::Acquire).then(|| "one has left".to_owned())
     }
 }
 
@@ -294,32 +331,33 @@ impl EventSource<Number> for Endless {
 fn a_batch_whose_connections_break_fails_on_all_and_aborts_nobody() {
     // In a process of its own: workers that stand still in the panic hook keep the test harness from taking it back.
     const CHILD: &str = "LAMBDAFLOW_TEST_BREAKS_CONNECTIONS";
-    if std::env::var_os(CHILD).is_none() {
-        let mut child = std::process::Command::new(std::env::current_exe().expect("this binary"));
-        child.args(["a_batch_whose_connections_break", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
-        let ended = child.output().expect("it starts");
-        assert!(ended.status.success(), "{ended:?}");
-        return;
+    const DONE: i32 = 42;
+    if std::env::var_os(CHILD).is_some() {
+        std::process::exit(if std::panic::catch_unwind(break_connections).is_ok() { DONE } else { 1 });
     }
+    let mut child = std::process::Command::new(std::env::current_exe().expect("this binary"));
+    child.args(["a_batch_whose_connections_break", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
+    let ended = child.output().expect("it starts");
+    assert_eq!(ended.status.code(), Some(DONE), "{ended:?}");
+}
+
+fn break_connections() {
     hush_broken_exchange();
     let dataflow: Arc<dyn Dataflow<Number>> = Arc::new(counts);
     for round in 0..10 {
-        let streams: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
-        let breaking = |links| Arc::new(Breaking { links, streams: Arc::clone(&streams) }) as Arc<dyn Links>;
-        let links: Vec<_> = loopback(3).into_iter().map(breaking).collect();
-        let cut = Arc::clone(&streams);
+        let breaking = Breaking::default();
+        let cut = Arc::clone(&breaking.streams);
         let cutting = std::thread::spawn(move || {
             wait_for("all have met", || cut.lock().unwrap().len() == 6);
             std::thread::sleep(Duration::from_millis(round * 5));
-            // One connection of the three: whoever has none of its ends must learn of it, too.
+            // One connection of the three.
             cut.lock().unwrap()[0].shutdown(Shutdown::Both).expect("it was open");
         });
-        let ended = batch_everywhere(&dataflow, links, |_| Feed::new(Endless(0), Some(Tick(9))));
+        let ended = batch_everywhere(&dataflow, breaking.links(3), |_| Feed::new(Endless(0), Some(Tick(9))), stop_all);
         cutting.join().expect("it does not panic");
         let broken = |ended: &Result<(), BatchError>| ended.as_ref().is_err_and(|error| is_broken_exchange(&error.to_string()));
         assert!(ended.iter().all(Result::is_err) && ended.iter().any(broken), "round {round}: {ended:?}");
     }
-    std::process::exit(0);
 }
 
 static TOUCHED: AtomicBool = AtomicBool::new(false);

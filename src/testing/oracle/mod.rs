@@ -454,7 +454,7 @@ impl<E: Event> Layers<E> {
         // One tick of history: only the last is read.
         let graph = workers.install(dataflow, Arc::new(base), from, feed, 1).map_err(OracleError::Layers)?;
         while graph.upper() < blocks.end {
-            if let Some(message) = workers.panicked() {
+            if let Some(message) = workers.panicked().or_else(|| crew.ended()) {
                 return Err(OracleError::Layers(message));
             }
             // As the serving layer does: history is counted from what is served.

@@ -147,11 +147,9 @@ fn a_closed_connection_a_goodbye_and_silence_are_noticed_by_all() {
     let dialling = std::thread::spawn({
         let (address, addresses) = (addresses[0].clone(), addresses.clone());
         move || {
-            let mut stream = dial(&address);
-            say(&mut stream, &hello(&addresses, 1));
-            hear_one(&mut stream);
-            // Takes the connection, and says one word.
-            stream.write_all(&[6]).and_then(|()| stream.write_all(&[0; 25])).expect("it is open");
+            let (mut stream, _) = greet(&address, &hello(&addresses, 1));
+            // One word.
+            stream.write_all(&[0; 25]).expect("it is open");
             stream
         }
     });
@@ -280,6 +278,71 @@ fn who_has_met_all_hears_why_another_has_not() {
     }
 }
 
+/// As service managers on several machines start them: one by one, and again whenever one has given up.
+#[test]
+fn who_gives_up_may_come_again_while_others_wait() {
+    for (impatient, patient) in [(2, 0), (0, 2)] {
+        let addresses = addresses(3);
+        let join = |options: ClusterOptions| std::thread::spawn(move || Cluster::join(&options, program()));
+        let waiting = join(options(&addresses, patient));
+        for _ in 0..2 {
+            let short = ClusterOptions { connect_timeout: Duration::from_millis(500), ..options(&addresses, impatient) };
+            let given_up = Cluster::join(&short, program()).err().expect("process 1 is absent");
+            assert!(matches!(&given_up, ClusterError::Absent { missing, .. } if missing.contains("process 1 (")), "{given_up}");
+        }
+        let rest = [join(options(&addresses, impatient)), join(options(&addresses, 1))];
+        let clusters = rest.into_iter().chain([waiting]).map(|cluster| cluster.join().expect("joining does not panic"));
+        let clusters: Vec<Cluster> = clusters.map(|cluster| cluster.unwrap_or_else(|error| panic!("{error}"))).collect();
+        for cluster in &clusters {
+            cluster.handle(Arc::new(Counts { process: cluster.membership().process, asked: AtomicUsize::new(0) }));
+        }
+        for cluster in &clusters {
+            for other in cluster.others() {
+                assert_eq!(value(&cluster.ask(other, &json!("there?"), &[], PATIENCE).expect("all live"))["process"], other);
+            }
+        }
+    }
+}
+
+/// Its machine lost power: nobody ended its connection.
+#[test]
+fn a_process_that_vanished_does_not_keep_its_next_life_out() {
+    let addresses = addresses(3);
+    let join = |process| {
+        let options = options(&addresses, process);
+        std::thread::spawn(move || Cluster::join(&options, program()))
+    };
+    let first = join(0);
+    let (mut vanished, _) = greet(&addresses[0], &hello(&addresses, 2));
+    let next = join(2);
+    assert_eq!(vanished.read(&mut [0]).expect("it is ended in order"), 0, "its next life has its place");
+    let joined = [first, join(1), next].map(|joining| joining.join().expect("joining does not panic"));
+    assert!(joined.into_iter().all(|joined| joined.unwrap_or_else(|error| panic!("{error}")).lost().is_none()));
+}
+
+/// The end of a first attempt may be noticed after the second has succeeded.
+#[test]
+fn a_connection_that_was_given_up_takes_nothing_from_the_one_that_followed() {
+    let addresses = addresses(2);
+    let joining = std::thread::spawn({
+        let options = options(&addresses, 0);
+        move || Cluster::join(&options, program())
+    });
+    let mut given_up = dial(&addresses[0]);
+    say(&mut given_up, &hello(&addresses, 1));
+    hear_one(&mut given_up);
+    let (talk, life) = greet(&addresses[0], &hello(&addresses, 1));
+    let cluster = joining.join().expect("joining does not panic").unwrap_or_else(|error| panic!("{error}"));
+    drop(given_up);
+    let mut graph = hello(&addresses, 1);
+    for _ in 0..20 {
+        graph["channel"] = json!({"Graph": {"name": "speed", "number": 0, "to": life}});
+        assert_eq!(greet(&addresses[0], &graph).1, life);
+    }
+    assert!(cluster.lost().is_none());
+    drop(talk);
+}
+
 #[test]
 fn another_cluster_and_a_second_of_the_same_number_stay_outside() {
     let addresses = addresses(2);
@@ -357,12 +420,23 @@ fn say(stream: &mut TcpStream, message: &Value) {
     stream.write_all(&[&header, body.as_bytes()].concat()).expect("it is open");
 }
 
-/// Reads a message of a handshake over.
-fn hear_one(stream: &mut TcpStream) {
+/// Reads a message of a handshake.
+fn hear_one(stream: &mut TcpStream) -> Value {
     let mut header = [0; 10];
     stream.read_exact(&mut header).expect("a message");
     let length = u32::from_le_bytes(header[6..].try_into().expect("4 bytes"));
-    stream.read_exact(&mut vec![0; length as usize]).expect("a message");
+    let mut body = vec![0; length as usize];
+    stream.read_exact(&mut body).expect("a message");
+    value(&body)
+}
+
+/// Meets a process as one of a greater number does; returns which life of it answered.
+fn greet(address: &str, hello: &Value) -> (TcpStream, Value) {
+    let mut stream = dial(address);
+    say(&mut stream, hello);
+    let welcome = hear_one(&mut stream);
+    stream.write_all(&[6]).expect("it is open");
+    (stream, welcome["Welcome"]["life"].clone())
 }
 
 fn hear(stream: &mut TcpStream) -> String {

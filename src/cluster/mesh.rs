@@ -8,9 +8,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::log::frame::LogId;
 
-use super::frame::{Kind, encode};
+use super::frame::{Frame, Kind, encode, read};
 use super::hello::{Channel, HANDSHAKE_TIMEOUT, Hello, ProgramId, Reply, difference, is_taken, receive, send, take};
 use super::hosts::Membership;
 use super::{ClusterError, ClusterOptions};
@@ -19,8 +21,8 @@ use super::{ClusterError, ClusterOptions};
 const HANDSHAKES_MAX: usize = 64;
 /// Pause between two attempts to dial.
 const REDIAL: Duration = Duration::from_millis(50);
-/// How long a process keeps asking one that turns it away for a reason that may go away.
-const REFUSED_PATIENCE: Duration = Duration::from_secs(5);
+/// The same after a process answered that it does not want this one now.
+const REFUSED_REDIAL: Duration = Duration::from_millis(500);
 /// How long to wait for a connection of a graph, if nobody is lost and nobody gives up.
 const GRAPH_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// How long a process that gives up waits for others to have heard why.
@@ -42,17 +44,24 @@ pub(super) struct Mesh {
 
 #[derive(Default)]
 struct State {
-    /// By process: the connection to talk on, until it is taken, and which life of the process it is.
-    talk: BTreeMap<usize, TcpStream>,
-    lives: BTreeMap<usize, String>,
-    /// By process, the last reason why a connection failed.
+    met: BTreeMap<usize, Met>,
+    /// By process, why it was not met, or is not there any more.
     heard: BTreeMap<usize, String>,
     graphs: BTreeMap<(String, u64, usize), TcpStream>,
     /// A process that is started differently tried to join.
     mismatch: Option<String>,
     /// Why no connection will be made any more.
     over: Option<String>,
+    /// All were met, once and for all.
     started: bool,
+}
+
+/// A process that came.
+struct Met {
+    /// Which life of it.
+    life: String,
+    /// The connection to talk on, until all have come.
+    talk: Option<TcpStream>,
 }
 
 impl Mesh {
@@ -92,51 +101,82 @@ impl Mesh {
         // The rest are hints for whoever started this process.
         let reason = error.lines().next().unwrap_or_default();
         self.close(reason);
-        let met = std::mem::take(&mut self.lock().talk);
-        dismiss(met.into_values().collect(), reason);
+        let met = std::mem::take(&mut self.lock().met);
+        dismiss(met.into_values().filter_map(|met| met.talk).collect(), reason);
     }
 
-    /// Keeps the connection to talk on.
+    /// Keeps the connection to talk on. The latest life of a process counts, until all have come: an earlier one may be gone
+    /// without a trace, with its machine.
     fn met(&self, process: usize, life: String, stream: TcpStream) {
         let mut state = self.lock();
         if let Some(over) = state.over.clone() {
             drop(state);
             return dismiss(vec![stream], &over);
         }
-        state.talk.insert(process, stream);
-        state.lives.insert(process, life);
+        if !state.started {
+            state.met.insert(process, Met { life, talk: Some(stream) });
+        }
+    }
+
+    /// Forgets whoever came and is gone again: it may come back, as another life of it.
+    fn forget_the_gone(self: &Arc<Self>, state: &mut State, deadline: Instant) -> Result<(), ClusterError> {
+        let gone = state.met.extract_if(.., |_, met| met.talk.as_ref().is_some_and(has_ended));
+        let gone: Vec<(usize, Option<TcpStream>)> = gone.map(|(process, met)| (process, met.talk)).collect();
+        for (process, stream) in gone {
+            let why = stream.and_then(last_words).map_or("it came, and is gone".to_owned(), |why| format!("it gave up: {why}"));
+            tracing::warn!("{}: {why}", self.membership.name(process));
+            state.heard.insert(process, why);
+            if process < self.membership.process {
+                self.look_for(process, deadline)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Dials a process until it is met.
+    fn look_for(self: &Arc<Self>, process: usize, deadline: Instant) -> Result<(), ClusterError> {
+        let mesh = Arc::clone(self);
+        let dial = move || {
+            let dialled = mesh.dial(process, &Channel::Talk, deadline, &|| mesh.lock().over.is_some());
+            match dialled {
+                Ok((stream, life)) => mesh.met(process, life, stream),
+                Err(Dialled::Refused(reason)) => drop(mesh.lock().mismatch.get_or_insert(reason)),
+                Err(Dialled::Failed(reason)) => drop(mesh.lock().heard.insert(process, reason)),
+            }
+            mesh.changed.notify_all();
+        };
+        let spawned = std::thread::Builder::new().name("cluster-dial".to_owned()).spawn(dial);
+        spawned.map(drop).map_err(|error| ClusterError::Hosts(format!("cannot start a thread: {error}")))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Keeps why a process was not met; whether that is new.
+    fn hear(&self, process: usize, why: String) -> bool {
+        let mut state = self.lock();
+        let known = state.heard.get(&process) == Some(&why);
+        state.heard.insert(process, why);
+        !known
+    }
+
     fn meet_all(self: &Arc<Self>, patience: Duration) -> Result<BTreeMap<usize, TcpStream>, ClusterError> {
         let deadline = Instant::now() + patience;
         for process in 0..self.membership.process {
-            let dialling = Arc::clone(self);
-            let dial = move || {
-                let dialled = dialling.dial(process, &Channel::Talk, deadline, &|| dialling.lock().over.is_some());
-                match dialled {
-                    Ok((stream, life)) => dialling.met(process, life, stream),
-                    Err(Dialled::Refused(reason)) => drop(dialling.lock().mismatch.get_or_insert(reason)),
-                    Err(Dialled::Failed(reason)) => drop(dialling.lock().heard.insert(process, reason)),
-                }
-                dialling.changed.notify_all();
-            };
-            let spawned = std::thread::Builder::new().name("cluster-dial".to_owned()).spawn(dial);
-            spawned.map_err(|error| ClusterError::Hosts(format!("cannot start a thread: {error}")))?;
+            self.look_for(process, deadline)?;
         }
         let mut state = self.lock();
         loop {
             if let Some(reason) = &state.mismatch {
                 return Err(ClusterError::Mismatch(reason.clone()));
             }
+            self.forget_the_gone(&mut state, deadline)?;
             let others = (0..self.membership.processes()).filter(|process| *process != self.membership.process);
-            let missing: Vec<usize> = others.filter(|process| !state.talk.contains_key(process)).collect();
+            let missing: Vec<usize> = others.filter(|process| !state.met.contains_key(process)).collect();
             if missing.is_empty() {
                 state.started = true;
-                return Ok(std::mem::take(&mut state.talk));
+                return Ok(state.met.iter_mut().filter_map(|(process, met)| Some((*process, met.talk.take()?))).collect());
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -147,7 +187,7 @@ impl Mesh {
                 let missing = missing.iter().map(name).collect::<Vec<_>>().join(", ");
                 return Err(ClusterError::Absent { missing, waited: patience });
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.changed.wait_timeout(state, left.min(REDIAL)).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -218,17 +258,21 @@ impl Mesh {
         // Told before the connection is given away: whoever takes it may write to it at once.
         let reply = self.judge(&hello);
         if let Reply::Refused { reason, .. } = &reply {
-            tracing::warn!(from, reason, "a connection to the cluster's address was refused");
+            // Whoever may come later asks again and again: that is said once.
+            let number = hello.process;
+            if number >= self.membership.processes() || self.hear(number, format!("who calls itself so was refused: {reason}")) {
+                tracing::warn!(from, reason, "a connection to the cluster's address was refused");
+            }
         }
         let welcome = matches!(reply, Reply::Welcome { .. });
         let answered = send(&mut stream, &reply, deadline);
         let ready = welcome && answered.is_ok() && is_taken(&mut stream, deadline).is_ok() && stream.set_nodelay(true).is_ok();
         match hello.channel {
             _ if !welcome => {}
-            Channel::Talk if ready => self.met(hello.process, hello.life, stream),
-            Channel::Talk => drop(self.lock().lives.remove(&hello.process)),
+            // What another life of the process left behind is not taken for this one.
+            Channel::Talk if ready && !has_ended(&stream) => self.met(hello.process, hello.life, stream),
             Channel::Graph { name, number, .. } if ready => drop(self.lock().graphs.insert((name, number, hello.process), stream)),
-            Channel::Graph { .. } => {}
+            Channel::Talk | Channel::Graph { .. } => {}
         }
         self.changed.notify_all();
     }
@@ -252,22 +296,16 @@ impl Mesh {
         if hello.process <= self.membership.process || hello.process >= self.membership.processes() {
             return refused(format!("process {} has no business with process {}", hello.process, self.membership.process), false);
         }
-        match (&hello.channel, state.lives.get(&hello.process)) {
-            (Channel::Talk, None) => {
-                state.lives.insert(hello.process, hello.life.clone());
+        match (&hello.channel, state.met.get(&hello.process)) {
+            (Channel::Talk, _) if state.started => {
+                refused(format!("there is a process {} already, and a cluster starts again as a whole", hello.process), true)
+            }
+            (Channel::Talk, _) => Reply::Welcome { life: self.hello.life.clone() },
+            (Channel::Graph { to, .. }, Some(met)) if met.life == hello.life && *to == self.hello.life => {
                 Reply::Welcome { life: self.hello.life.clone() }
             }
-            (Channel::Talk, Some(life)) if *life == hello.life => Reply::Welcome { life: self.hello.life.clone() },
-            (Channel::Talk, Some(_)) => refused(
-                format!(
-                    "there is a process {} already\n  hint: each process has its own -p; a cluster starts again as a whole",
-                    hello.process
-                ),
-                true,
-            ),
-            (Channel::Graph { to, .. }, Some(life)) if *life == hello.life && *to == self.hello.life => {
-                Reply::Welcome { life: self.hello.life.clone() }
-            }
+            // It has met this process, which has yet to note that.
+            (Channel::Graph { to, .. }, None) if *to == self.hello.life => refused("it was not met yet".to_owned(), true),
             (Channel::Graph { .. }, _) => refused("it belongs to an earlier run of the cluster".to_owned(), false),
         }
     }
@@ -280,33 +318,28 @@ impl Mesh {
         deadline: Instant,
         given_up: &dyn Fn() -> bool,
     ) -> Result<(TcpStream, String), Dialled> {
-        let mut refused_since: Option<Instant> = None;
         loop {
-            let reason = match self.try_dial(process, channel, deadline) {
+            let (reason, pause) = match self.try_dial(process, channel, deadline) {
                 Ok((stream, Reply::Welcome { life })) => {
                     stream.set_nodelay(true).map_err(|error| Dialled::Failed(error.to_string()))?;
                     return Ok((stream, life));
                 }
                 Ok((_, Reply::Refused { reason, later: false })) => return Err(Dialled::Refused(reason)),
                 Ok((_, Reply::Refused { reason, later: true })) => {
-                    if refused_since.get_or_insert_with(Instant::now).elapsed() > REFUSED_PATIENCE {
-                        return Err(Dialled::Refused(format!("{} refused: {reason}", self.membership.name(process))));
+                    let reason = format!("it refuses this process: {reason}");
+                    if self.hear(process, reason.clone()) {
+                        tracing::warn!("{}: {reason}", self.membership.name(process));
                     }
-                    reason
+                    (reason, REFUSED_REDIAL)
                 }
-                Err(error) => {
-                    refused_since = None;
-                    match error.kind() {
-                        ErrorKind::ConnectionRefused => "nobody listens there".to_owned(),
-                        _ => error.to_string(),
-                    }
-                }
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => ("nobody listens there".to_owned(), REDIAL),
+                Err(error) => (error.to_string(), REDIAL),
             };
-            if Instant::now() + REDIAL >= deadline || given_up() {
+            if Instant::now() + pause >= deadline || given_up() {
                 return Err(Dialled::Failed(reason));
             }
-            self.lock().heard.insert(process, reason);
-            std::thread::sleep(REDIAL);
+            self.hear(process, reason);
+            std::thread::sleep(pause);
         }
     }
 
@@ -342,7 +375,7 @@ impl Mesh {
         let mut streams: Vec<Option<TcpStream>> = Vec::new();
         let given_up = || stop.load(Ordering::Acquire) || self.lock().over.is_some();
         for process in 0..self.membership.process {
-            let to = self.lock().lives.get(&process).cloned().unwrap_or_default();
+            let to = self.lock().met.get(&process).map(|met| met.life.clone()).unwrap_or_default();
             let channel = Channel::Graph { name: name.to_owned(), number, to };
             match self.dial(process, &channel, deadline, &given_up) {
                 Ok((stream, _)) => streams.push(Some(stream)),
@@ -387,6 +420,26 @@ fn dismiss(mut streams: Vec<TcpStream>, why: &str) {
         while Instant::now() < deadline
             && stream.set_read_timeout(Some(left())).and_then(|()| stream.read(&mut [0; 4096])).is_ok_and(|bytes| bytes > 0)
         {}
+    }
+}
+
+/// Whether the other side has ended a connection. What it said before may still be there to be read.
+fn has_ended(stream: &TcpStream) -> bool {
+    #[cfg(target_os = "linux")]
+    const ENDED: PollFlags = PollFlags::RDHUP;
+    #[cfg(not(target_os = "linux"))]
+    const ENDED: PollFlags = PollFlags::HUP;
+    let mut polled = [PollFd::new(stream, ENDED)];
+    poll(&mut polled, Some(&Timespec::default())).is_ok() && !polled[0].revents().is_empty()
+}
+
+/// Why a process ended a connection, if it said so.
+fn last_words(mut stream: TcpStream) -> Option<String> {
+    loop {
+        let Frame { kind, head, .. } = read(&mut stream, &|| ()).ok()?;
+        if kind == Kind::Goodbye {
+            return serde_json::from_slice(&head).ok();
+        }
     }
 }
 

@@ -34,7 +34,7 @@ shift 2
 # As the program reads it: neither empty lines nor those that begin with # count.
 mapfile -t hosts < <(sed 's/^[[:space:]]*//; s/[[:space:]]*$//' "$hostfile" | grep -v -e '^#' -e '^$')
 n=${#hosts[@]}
-[ "$n" -ge 2 ] || { echo "error: hostfile $hostfile names $n processes; one runs without it" >&2; exit 2; }
+[ "$n" -ge 1 ] || { echo "error: hostfile $hostfile names nobody" >&2; exit 2; }
 token=${LAMBDAFLOW_CLUSTER_TOKEN:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}
 read -ra ssh <<< "${LAMBDAFLOW_SSH:-ssh}"
 

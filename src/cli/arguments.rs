@@ -144,7 +144,7 @@ pub(crate) struct Processes {
     #[arg(short = 'p', long, default_value_t = 0, value_name = "P")]
     pub process: usize,
     /// File with the address of each process, host:port, one a line; without it they are on this machine, from port 2101 on.
-    #[arg(short = 'h', long, value_name = "FILE")]
+    #[arg(short = 'h', long, requires = "processes", value_name = "FILE")]
     pub hostfile: Option<PathBuf>,
     /// How long to wait for the other processes at the start.
     #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]

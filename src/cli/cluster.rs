@@ -25,9 +25,6 @@ impl From<ClusterError> for Failure {
 impl Processes {
     /// Who takes part.
     pub fn membership(&self) -> Result<Membership, Failure> {
-        if self.hostfile.is_some() && self.processes == 1 {
-            return Err(Failure::usage("a hostfile names several processes\n  hint: say how many with -n"));
-        }
         Ok(Membership::new(self.workers, self.process, self.processes, self.hostfile.as_deref())?)
     }
 

@@ -180,6 +180,10 @@ impl Plan {
         let command = |process| {
             let mut command = std::process::Command::new(&self.executable);
             command.args(self.arguments(process, &hostfile)).env(TOKEN, &token).env(LAUNCHER, std::process::id().to_string());
+            if !self.serves {
+                // What it leaves behind when it is told to stop goes with this directory.
+                command.env("TMPDIR", dir);
+            }
             command
         };
         Ok((0..self.processes).map(command).collect())

@@ -131,7 +131,15 @@ impl Image {
         Ok(image)
     }
 
+    /// A mount that was ended may live on in a copy of all mounts that somebody made for a while, and what is wrong with it, too:
+    /// waits until the kernel has let go of the file.
     pub fn mount(&self, at: &Path, options: &str) -> Result<Mount, Lack> {
+        installed(&["losetup"])?;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !run("losetup", &["-j", text(&self.file)]).map_err(Lack::Kernel)?.is_empty() {
+            assert!(Instant::now() < deadline, "{} is still mounted somewhere", self.file.display());
+            std::thread::sleep(Duration::from_millis(5));
+        }
         Mount::new(at, &["-t", "ext4", "-o", &format!("loop,{options}"), text(&self.file)])
     }
 }

@@ -246,6 +246,14 @@ fn numbers_that_cannot_be_right_are_usage_errors() {
     let short = dir.file("short", "127.0.0.1:2101\n");
     let all = ["run", "web_analytics", "--log", &log, "-n", "2", "-h", &short];
     let _ = lambdaflow(all).exits(2).says(&["names 1 addresses, there are 2 processes"]);
+    // One process may have a hostfile, too, if it is meant to be one: nobody forgot how many.
+    let all = ["run", "web_analytics", "--log", &log, "-h", &short];
+    let _ = lambdaflow(all).exits(2).says(&["--processes"]);
+    let alone = dir.at("alone");
+    let one = ["run", "web_analytics", "--log", &alone, "-n", "1", "-h", &short, "--listen", "127.0.0.1:0"];
+    let mut served = Serving::from(start(program(one), ""));
+    signal("TERM", served.process.id());
+    assert_eq!(eventually("it stops", || served.process.ended()).code(), Some(0));
     assert!(!dir.path("log").exists(), "the log was touched");
 }
 

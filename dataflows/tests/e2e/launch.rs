@@ -233,6 +233,23 @@ fn several_processes_are_compared_with_sql() {
         views.map(|view| (view["view"].to_string(), view["rows"].as_u64())).collect::<Vec<_>>()
     };
     assert_eq!(rows(&together), rows(&alone));
+
+    // Told to stop in the middle, they leave nothing behind.
+    let dir = Dir::new();
+    let place = dir.path("temporary");
+    std::fs::create_dir(&place).expect("a directory");
+    let mut command = program(["launch", "-n", "2", "oracle", "bank", "--events", "1000000"]);
+    command.env("TMPDIR", &place);
+    let launcher = start(command, "");
+    let entries =
+        |dir: &std::path::Path| -> Vec<_> { std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect() };
+    // A directory of the launcher, and in it those of its processes, with what they compute.
+    eventually("they have begun", || {
+        entries(&place).iter().flat_map(|one| entries(one)).any(|one| !entries(&one).is_empty()).then_some(())
+    });
+    signal("TERM", launcher.id());
+    let ended = launcher.wait();
+    assert_eq!((ended.code, entries(&place)), (143, Vec::new()), "{ended:?}");
 }
 
 #[test]

@@ -70,9 +70,11 @@ fn however_many_wait_for_a_hung_process_the_others_take_appends() {
     // Longer than anything here is waited for: whatever is answered before, is answered without the process that hangs.
     let plan = Plan::new(&dir, "web_analytics", (3, 1)).with(&["--peer-timeout", "600s", "--history", "600s"]);
     let cluster = plan.start();
+    // Beside others that wait, one that takes its time may be refused; it can be repeated.
     let append = |process: usize, producer: &str, sequence: u64| {
-        let events = ndjson(&[event(sequence)]);
-        cluster[process].post(&format!("/v1/events?producer={producer}&sequence={sequence}"), JSON_LINES, events).ok()
+        let path = format!("/v1/events?producer={producer}&sequence={sequence}");
+        let post = || cluster[process].post(&path, JSON_LINES, ndjson(&[event(sequence)]));
+        eventually("the append is taken", || Some(post()).filter(|reply| reply.status != 503)).ok()
     };
     // A producer of each process's partition.
     let mut producers: Vec<Option<String>> = vec![None; 3];
@@ -109,9 +111,12 @@ fn however_many_wait_for_a_hung_process_the_others_take_appends() {
     assert_eq!(appends.answered(), TIMES - APPENDS_PASSED_ON_MAX, "appends wait while others are taken");
 
     signal("CONT", cluster[HUNG].process.id());
-    let expected = |waited: usize| [("200".to_owned(), waited), ("503".to_owned(), TIMES - waited)].into();
-    assert_eq!(appends.statuses(), expected(APPENDS_PASSED_ON_MAX));
-    assert_eq!(reads.statuses(), expected(READS_WAITING_MAX));
+    let expected = [("200".to_owned(), APPENDS_PASSED_ON_MAX), ("503".to_owned(), TIMES - APPENDS_PASSED_ON_MAX)];
+    assert_eq!(appends.statuses(), expected.into());
+    // Where process 0 had not heard as much of the one that hung, reads may have been refused there.
+    let statuses = reads.statuses();
+    assert_eq!(statuses.keys().collect::<Vec<_>>(), ["200", "503"], "{statuses:?}");
+    assert!(statuses["503"] >= TIMES - READS_WAITING_MAX, "{statuses:?}");
     let again = append(0, producer, 1);
     assert_eq!(append(1, producer, 1), again, "the one append that they all were");
     assert_eq!(append(1, producer, 2)["accepted"], 1);
@@ -135,7 +140,7 @@ fn the_status_says_what_only_a_hung_process_knows() {
     for unknown in [&hung["handovers"], &hung["last_handover"], &hung["last_error"], &hung["layers"]["batch"]["running"]] {
         assert_eq!(*unknown, Value::Null, "{hung}");
     }
-    assert_eq!((&hung["generation"], &hung["share"]), (&before["generation"], &before["share"]));
+    assert_eq!((&hung["generation"], &hung["share"]["rows"]), (&before["generation"], &before["share"]["rows"]));
 
     signal("CONT", cluster[0].process.id());
     assert_eq!(eventually("process 0 says how cycles go", known)["last_handover"], before["last_handover"]);

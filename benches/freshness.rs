@@ -223,7 +223,7 @@ fn main() -> ExitCode {
             last.batch_ms, last.audit_ms, last.handover_ms, last.rows
         );
     }
-    let (handovers, bases, checks) = (status.handovers, bases.len(), scans.len());
+    let (handovers, bases, checks) = (status.handovers.unwrap_or_default(), bases.len(), scans.len());
     println!("{handovers} handovers, {bases} bases seen by scans; load after: {}", load_average());
     if let Some(error) = &status.last_error {
         println!("a cycle failed: {error}");

@@ -9,14 +9,15 @@
 //! | `GET /v1/views/NAME/prefix?prefix=JSON` | rows whose key begins so |
 //! | `GET /v1/views/NAME/top?n=` | rows with the greatest values |
 //! | `GET /v1/views/NAME/scan` | all rows |
-//! | `GET /v1/status` | layers, frontiers, last handover |
+//! | `GET /v1/status` | layers, frontiers, last handover; in `share` what this process has of generation and log |
 //! | `POST /v1/batch`, `POST /v1/rebuild` | runs a cycle, incremental or full; answers when it has been switched to |
 //! | `POST /v1/audit` | recomputes and compares; 409 if the layers differ |
 //!
 //! Each read takes `as_of=`, `at_least=` and `timeout_ms=`, and answers `{"as_of", "base", "frontier", "rows"}`. An error is
-//! `{"error", "hint"}` with a status of its own; nothing is ever answered approximately.
+//! `{"error", "hint"}` with a status of its own, the same whichever process is asked; nothing is ever answered approximately.
 //!
-//! Requests are carried out on threads for blocking work, so that a read that waits holds up no other.
+//! Requests are carried out on threads for blocking work, so that a read that waits holds up no other, and of each kind that may
+//! wait only so many do: a runtime that serves needs [`THREADS_MAX`] of them.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -37,18 +38,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::layers::{Cycle, CycleError};
+use crate::layers::Cycle;
 use crate::log::{LogError, ProducerError, Tick};
-use crate::runs::{Query, ReadError};
-use crate::runtime::OnError;
-
-use crate::runtime::service::{Format, Numbered, Service, ServiceError};
-use crate::serving::{Read, ServeError, WAIT_DEFAULT};
+use crate::runs::Query;
+use crate::runtime::service::{ErrorKind, Format, Numbered, Service, ServiceError};
+use crate::runtime::{APPENDS_PASSED_ON_MAX, CYCLES_WAITING_MAX, OnError, STATUS_WAITING_MAX};
+use crate::serving::{READS_WAITING_MAX, Read, WAIT_DEFAULT};
 
 /// Largest body of one append, 64 MiB. A larger one is answered with 413; send it in parts.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
 /// Connections that are open at a time, or half as many as the process may have open files if that is less. Others wait.
 pub const CONNECTIONS_MAX: usize = 4096;
+/// Threads that carry out requests. Beyond what may wait, some are left for appends and for reads that need nobody.
+pub const THREADS_MAX: usize = 512;
+const _: () = assert!(READS_WAITING_MAX + APPENDS_PASSED_ON_MAX + CYCLES_WAITING_MAX + STATUS_WAITING_MAX < THREADS_MAX);
 /// Rows of `top` when `n` is not given.
 const TOP_DEFAULT: usize = 10;
 
@@ -189,7 +192,10 @@ async fn append(State(service): State<Shared>, pairs: Result<Parameters<Pairs>, 
         Ok(appended) if appended.token.is_none() && !appended.rejected.is_empty() => {
             (StatusCode::BAD_REQUEST, axum::Json(appended)).into_response()
         }
-        Err(ServiceError::Log(LogError::Producer(error))) => refuse(&error),
+        Err(error) => match &error {
+            ServiceError::Log(LogError::Producer(refused)) => refuse(status_of(error.kind()), refused),
+            error => failure(status_of(error.kind()), error),
+        },
         answered => answer(answered),
     })
     .await
@@ -210,12 +216,11 @@ fn parse_numbered(pairs: &Pairs) -> Result<Option<Numbered>, Refused> {
 }
 
 /// What a program needs to go on after its number was refused.
-fn refuse(error: &ProducerError) -> Response {
-    let (status, expected, oldest) = match error {
-        ProducerError::Ahead { expected, .. } | ProducerError::Differs { expected, .. } => (StatusCode::CONFLICT, Some(*expected), None),
-        ProducerError::TooOld { expected, oldest, .. } => (StatusCode::CONFLICT, Some(*expected), Some(*oldest)),
-        ProducerError::TooMany { .. } => (StatusCode::CONFLICT, None, None),
-        ProducerError::Name { .. } => (StatusCode::BAD_REQUEST, None, None),
+fn refuse(status: StatusCode, error: &ProducerError) -> Response {
+    let (expected, oldest) = match error {
+        ProducerError::Ahead { expected, .. } | ProducerError::Differs { expected, .. } => (Some(*expected), None),
+        ProducerError::TooOld { expected, oldest, .. } => (Some(*expected), Some(*oldest)),
+        ProducerError::TooMany { .. } | ProducerError::Name { .. } => (None, None),
     };
     let text = error.to_string();
     let (error, hint) = parts(&text);
@@ -368,7 +373,7 @@ async fn blocking(work: impl FnOnce() -> Response + Send + 'static) -> Response 
 fn answer<T: Serialize>(answered: Result<T, ServiceError>) -> Response {
     match answered {
         Ok(body) => axum::Json(body).into_response(),
-        Err(error) => failure(status_of(&error), error),
+        Err(error) => failure(status_of(error.kind()), error),
     }
 }
 
@@ -383,22 +388,17 @@ fn parts(text: &str) -> (&str, Option<&str>) {
     text.split_once("\n  hint: ").map_or((text, None), |(error, hint)| (error, Some(hint)))
 }
 
-fn status_of(error: &ServiceError) -> StatusCode {
-    match error {
-        ServiceError::Log(LogError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
-        ServiceError::Log(LogError::OutOfSpace { .. }) => StatusCode::INSUFFICIENT_STORAGE,
-        ServiceError::Log(_) => StatusCode::SERVICE_UNAVAILABLE,
-        ServiceError::TooManyCycles | ServiceError::Serve(ServeError::Unreachable { .. }) => StatusCode::SERVICE_UNAVAILABLE,
-        ServiceError::Elsewhere { exit_code: 2, .. } => StatusCode::BAD_REQUEST,
-        ServiceError::Elsewhere { .. } => StatusCode::SERVICE_UNAVAILABLE,
-        ServiceError::NoLineFormat(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        ServiceError::Serve(ServeError::NotReady | ServeError::TooManyWaiting) => StatusCode::SERVICE_UNAVAILABLE,
-        ServiceError::Serve(ServeError::NoSuchView { .. }) => StatusCode::NOT_FOUND,
-        ServiceError::Serve(ServeError::TimedOut { .. }) => StatusCode::GATEWAY_TIMEOUT,
-        ServiceError::Serve(ServeError::Read(ReadError::NotAKey { .. })) => StatusCode::BAD_REQUEST,
-        ServiceError::Serve(ServeError::Read(ReadError::TooOld { .. })) => StatusCode::GONE,
-        ServiceError::Serve(ServeError::Read(_)) => StatusCode::CONFLICT,
-        ServiceError::Cycle(CycleError::Differs { .. }) => StatusCode::CONFLICT,
-        ServiceError::Cycle(_) => StatusCode::INTERNAL_SERVER_ERROR,
+fn status_of(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::Invalid => StatusCode::BAD_REQUEST,
+        ErrorKind::NoSuchView => StatusCode::NOT_FOUND,
+        ErrorKind::Format => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorKind::Conflict => StatusCode::CONFLICT,
+        ErrorKind::Gone => StatusCode::GONE,
+        ErrorKind::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+        ErrorKind::OutOfSpace => StatusCode::INSUFFICIENT_STORAGE,
+        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

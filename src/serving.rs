@@ -10,7 +10,7 @@
 //! Deliberately absent: graphs, operators, the log.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -25,8 +25,7 @@ use crate::runs::{AnswerRow, History, Query, ReadError, View, ViewInfo};
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(10);
 /// Longest wait that a read may ask for.
 pub const WAIT_MAX: Duration = Duration::from_secs(600);
-/// Reads that wait for a tick at a time. Each takes a thread, of which the interface has 512 for all that takes time; appends
-/// must find one, too.
+/// Reads that wait at a time, for a tick or for another process. Each keeps a thread of the interface; appends must find one, too.
 pub const READS_WAITING_MAX: usize = 256;
 /// How long the keeper sleeps when nobody wakes it; bounds how late a missed wake-up is noticed.
 const KEEPER_PAUSE: Duration = Duration::from_millis(20);
@@ -76,14 +75,57 @@ impl Served {
     }
 }
 
+/// Room for so many at a time.
+#[derive(Debug)]
+pub struct Room {
+    max: usize,
+    taken: AtomicUsize,
+}
+
+impl Room {
+    /// For `max` at a time.
+    pub const fn new(max: usize) -> Self {
+        Self { max, taken: AtomicUsize::new(0) }
+    }
+
+    /// Takes room for one, until what is returned is dropped. Waits for nobody.
+    pub fn enter(&self) -> Result<Entered<'_>, Full> {
+        let more = |taken| (taken < self.max).then_some(taken + 1);
+        let entered = self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        entered.map(|_| Entered { room: self }).map_err(|max| Full { max })
+    }
+}
+
+/// The room that one takes.
+#[derive(Debug)]
+pub struct Entered<'a> {
+    room: &'a Room,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.room.taken.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// There is no room for one more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{max} requests like this one wait for another process already\n  hint: ask again in a moment; a numbered append can be repeated")]
+pub struct Full {
+    /// So many there are.
+    pub max: usize,
+}
+
 /// Serves one dataflow's views.
 pub struct Serving {
     current: ArcSwap<Served>,
     ready: AtomicBool,
     /// Held while the frontier or the pointer moves.
     keeper: Mutex<()>,
-    /// How many wait.
-    waiting: Mutex<usize>,
+    /// For reads that wait.
+    room: Room,
+    /// Held between looking at the frontier and waiting for it.
+    waiting: Mutex<()>,
     advanced: Condvar,
 }
 
@@ -137,8 +179,10 @@ pub enum ServeError {
         /// The names there are.
         known: String,
     },
-    /// As many as may wait for a tick do.
-    #[error("{READS_WAITING_MAX} reads wait for a tick already\n  hint: ask again in a moment, or without at_least")]
+    /// As many as may wait for a tick, or for another process, do.
+    #[error(
+        "{READS_WAITING_MAX} reads wait already, for a tick or for another process\n  hint: ask again in a moment; a read that need not wait is answered"
+    )]
     TooManyWaiting,
     /// The tick did not become complete in time.
     #[error("tick {} was not complete after {waited_ms} ms, everything before {} is", .tick.0, .frontier.0)]
@@ -169,7 +213,8 @@ impl Default for Serving {
             current: ArcSwap::from_pointee(Served::new(0, Tick(0), BTreeMap::new(), Arc::new(History::new(0, 0)))),
             ready: AtomicBool::new(false),
             keeper: Mutex::new(()),
-            waiting: Mutex::new(0),
+            room: Room::new(READS_WAITING_MAX),
+            waiting: Mutex::new(()),
             advanced: Condvar::new(),
         }
     }
@@ -247,12 +292,17 @@ impl Serving {
         self.current.load().view(name).cloned()
     }
 
+    /// What a read takes that waits for something else than a tick.
+    pub fn room(&self) -> &Room {
+        &self.room
+    }
+
     /// Waits until a tick is complete.
     pub fn wait(&self, tick: Tick, timeout: Duration) -> Result<(), ServeError> {
         let started = Instant::now();
         let deadline = started + timeout.min(WAIT_MAX);
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut refused = *waiting >= READS_WAITING_MAX;
+        let mut entered = None;
         loop {
             let frontier = self.frontier();
             if self.ready.load(Ordering::Acquire) && tick < frontier {
@@ -262,12 +312,10 @@ impl Serving {
             if now >= deadline {
                 return Err(ServeError::TimedOut { tick, frontier, waited_ms: started.elapsed().as_millis() as u64 });
             }
-            if std::mem::take(&mut refused) {
-                return Err(ServeError::TooManyWaiting);
+            if entered.is_none() {
+                entered = Some(self.room.enter().map_err(|_| ServeError::TooManyWaiting)?);
             }
-            *waiting += 1;
             waiting = self.advanced.wait_timeout(waiting, deadline - now).unwrap_or_else(PoisonError::into_inner).0;
-            *waiting -= 1;
         }
     }
 

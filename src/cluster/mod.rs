@@ -21,7 +21,7 @@ use std::time::Duration;
 
 pub use hello::ProgramId;
 pub use hosts::Membership;
-pub use talk::{Answer, AskError, Cluster, Handler};
+pub use talk::{Answer, AskError, Asked, Cluster, Handler};
 
 /// How long a process waits for the others at its start, unless the options say otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);

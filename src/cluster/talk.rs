@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Select, Sender, bounded, unbounded};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -242,31 +242,27 @@ impl Cluster {
         let (answered, answer) = bounded(1);
         self.inner.waiting().insert(number, answered);
         self.inner.send(process, Kind::Request, number, &json(request), body);
-        Asked { number, answer }
+        Asked { number, answer, inner: Arc::clone(&self.inner) }
     }
 
     /// Waits for the answer to what was asked.
     pub fn finish(&self, process: usize, asked: Asked, patience: Duration) -> Result<Answer, AskError> {
         let deadline = Instant::now().checked_add(patience);
-        let answered = loop {
+        loop {
             let left = deadline.map_or(BEAT, |deadline| deadline.saturating_duration_since(Instant::now()).min(BEAT));
             match asked.answer.recv_timeout(left) {
-                Ok(answered) => break answered.map_err(|why| AskError::Failed { process: self.name(process), why }),
+                Ok(answered) => return answered.map_err(|why| AskError::Failed { process: self.name(process), why }),
                 Err(_) => {
                     if self.inner.stopping.load(Ordering::Acquire) {
-                        break Err(AskError::Stopping);
+                        return Err(AskError::Stopping);
                     }
-                    if let Err(lost) = self.check() {
-                        break Err(lost.into());
-                    }
+                    self.check()?;
                     if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                        break Err(AskError::Late { process: self.name(process), waited: patience });
+                        return Err(AskError::Late { process: self.name(process), waited: patience });
                     }
                 }
             }
-        };
-        self.inner.waiting().remove(&asked.number);
-        answered
+        }
     }
 
     /// The process that was lost, if one was.
@@ -391,10 +387,26 @@ impl Links for Cluster {
     }
 }
 
-/// Something that was asked and not answered yet.
+/// Something that was asked. Its answer is waited for until this is dropped.
 pub struct Asked {
     number: u64,
     answer: Receiver<Answered>,
+    inner: Arc<Inner>,
+}
+
+impl Asked {
+    /// Whether it is answered, or comes to be within `patience`.
+    pub fn is_answered_within(&self, patience: Duration) -> bool {
+        let mut answered = Select::new();
+        answered.recv(&self.answer);
+        answered.ready_timeout(patience).is_ok()
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.inner.waiting().remove(&self.number);
+    }
 }
 
 fn json(message: &impl Serialize) -> Vec<u8> {

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use crate::cluster::Cluster;
 use crate::log::Tick;
 use crate::runs::{AnswerRow, Query, ReadError};
-use crate::serving::{Answer, Read, ServeError, Serving, WAIT_MAX};
+use crate::serving::{Answer, Full, Read, ServeError, Serving, WAIT_MAX};
 
 use super::members::{Reply, Request, read_reply};
 use super::service::ServiceError;
+use super::waiting::Waiting;
 
 /// How much longer than the process itself the one that asks it waits.
 const MARGIN: Duration = Duration::from_millis(500);
@@ -55,14 +56,16 @@ fn try_read(serving: &Serving, cluster: &Cluster, read: &Read, patience: Duratio
     let of = |process: usize| -> Vec<usize> { (0..queries.len()).filter(|at| owners[*at].is_none_or(|owner| owner == process)).collect() };
 
     let timeout_ms = patience.as_millis() as u64;
+    let mut waiting = Waiting::new(cluster, serving.room());
+    let too_many = |_: Full| ServeError::TooManyWaiting;
     let asked = cluster.others().map(|process| (process, of(process))).filter(|(_, wanted)| !wanted.is_empty());
-    let asked: Vec<_> = asked
+    let asked = asked
         .map(|(process, wanted)| {
             let queries = wanted.iter().map(|at| queries[*at].clone()).collect();
             let request = Request::Read { view: read.view.clone(), queries, as_of: tick.as_of, timeout_ms };
-            (process, wanted, cluster.begin(process, &request, &[]))
+            Ok((process, wanted, waiting.begin(process, &request, &[]).map_err(too_many)?))
         })
-        .collect();
+        .collect::<Result<Vec<_>, ServeError>>()?;
     let mut parts: Vec<Vec<Vec<AnswerRow>>> = queries.iter().map(|_| Vec::new()).collect();
     let mut failed: Option<ServiceError> = None;
     for at in of(own) {
@@ -72,6 +75,7 @@ fn try_read(serving: &Serving, cluster: &Cluster, read: &Read, patience: Duratio
         }
     }
     for (process, wanted, asked) in asked {
+        waiting.go_on(&asked).map_err(too_many)?;
         let answered = cluster.finish(process, asked, patience + MARGIN);
         let unreachable = |why: String| ServeError::Unreachable { process: cluster.name(process), why };
         match answered.map_err(|error| unreachable(error.to_string()).into()).and_then(|answer| read_reply(Ok(answer))) {

@@ -9,10 +9,11 @@ use crate::cluster::{Answer, AskError, Cluster, ClusterError, EXIT_CODE_LOST};
 use crate::layers::{BatchError, Command, Cycle, CycleError, Failure, Handover, Node, Processes, Report, Started, is_broken_exchange};
 use crate::log::{Event, ProducerError, Tick};
 use crate::runs::{AnswerRow, Audit, Query};
-use crate::serving::ServeError;
+use crate::serving::{Room, ServeError};
 
 use super::program::OnError;
-use super::service::{Appended, Format, Numbered, ServiceError};
+use super::service::{Appended, ErrorKind, Format, Numbered, Progress, ServiceError};
+use super::waiting::Waiting;
 
 /// How long an append that another process owns may take.
 pub(super) const APPEND_PATIENCE: Duration = Duration::from_secs(60);
@@ -34,6 +35,8 @@ pub(super) enum Request {
     Cycle(Cycle),
     /// To process 0.
     Audit,
+    /// To process 0.
+    Progress,
     /// How many events this process's share of the log has.
     Events,
 }
@@ -48,18 +51,19 @@ pub(super) enum Reply {
     Rows(Vec<Vec<AnswerRow>>),
     HandedOver(Box<Handover>),
     Audited(Vec<Audit>),
+    Progress(Box<Progress>),
     Events(u64),
     Refused(Refusal),
 }
 
-/// An error that crosses from one process to another.
+/// An error that crosses from one process to another. It is of the same [`ErrorKind`] on both.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Refusal {
     Producer(ProducerError),
     Serve(ServeError),
     Cycle(CycleError),
     TooManyCycles,
-    Other { message: String, exit_code: u8 },
+    Other { message: String, kind: ErrorKind },
 }
 
 impl From<ServiceError> for Refusal {
@@ -69,7 +73,7 @@ impl From<ServiceError> for Refusal {
             ServiceError::Serve(error) => Self::Serve(error),
             ServiceError::Cycle(error) => Self::Cycle(error),
             ServiceError::TooManyCycles => Self::TooManyCycles,
-            other => Self::Other { message: other.to_string(), exit_code: other.exit_code() },
+            other => Self::Other { message: other.to_string(), kind: other.kind() },
         }
     }
 }
@@ -81,7 +85,7 @@ impl From<Refusal> for ServiceError {
             Refusal::Serve(error) => Self::Serve(error),
             Refusal::Cycle(error) => Self::Cycle(error),
             Refusal::TooManyCycles => Self::TooManyCycles,
-            Refusal::Other { message, exit_code } => Self::Elsewhere { message, exit_code },
+            Refusal::Other { message, kind } => Self::Elsewhere { message, kind },
         }
     }
 }
@@ -104,6 +108,12 @@ impl From<Appended> for Reply {
 impl From<Handover> for Reply {
     fn from(handover: Handover) -> Self {
         Self::HandedOver(Box::new(handover))
+    }
+}
+
+impl From<Progress> for Reply {
+    fn from(progress: Progress) -> Self {
+        Self::Progress(Box::new(progress))
     }
 }
 
@@ -149,20 +159,37 @@ pub(super) struct Serves {
 
 /// Asks a process, and reads its answer.
 pub(super) fn ask(cluster: &Cluster, process: usize, request: &Request, body: &[u8], patience: Duration) -> Result<Reply, ServiceError> {
-    let asked = cluster.ask(process, request, body, patience);
-    read_reply(asked).and_then(|reply| match reply {
+    accepted(cluster.ask(process, request, body, patience))
+}
+
+/// As [`ask`], if there is `room` to wait for the answer.
+pub(super) fn ask_in(
+    room: &Room,
+    cluster: &Cluster,
+    process: usize,
+    request: &Request,
+    body: &[u8],
+    patience: Duration,
+) -> Result<Reply, ServiceError> {
+    let mut waiting = Waiting::new(cluster, room);
+    let asked = waiting.begin(process, request, body)?;
+    waiting.go_on(&asked)?;
+    accepted(cluster.finish(process, asked, patience))
+}
+
+/// What a process answered, if it did not refuse.
+fn accepted(asked: Result<Answer, AskError>) -> Result<Reply, ServiceError> {
+    match read_reply(asked)? {
         Reply::Refused(refusal) => Err(refusal.into()),
         reply => Ok(reply),
-    })
+    }
 }
 
 /// What a process answered.
 pub(super) fn read_reply(asked: Result<Answer, AskError>) -> Result<Reply, ServiceError> {
-    let answer = asked.map_err(|error| match error {
-        AskError::Lost(lost) => ServiceError::Elsewhere { message: lost.to_string(), exit_code: lost.exit_code() },
-        other => ServiceError::Elsewhere { message: other.to_string(), exit_code: EXIT_CODE_LOST },
-    })?;
-    serde_json::from_slice(&answer).map_err(|error| ServiceError::Elsewhere { message: error.to_string(), exit_code: 1 })
+    let failed = |error: &dyn std::fmt::Display, kind| ServiceError::Elsewhere { message: error.to_string(), kind };
+    let answer = asked.map_err(|error| failed(&error, ErrorKind::Unavailable))?;
+    serde_json::from_slice(&answer).map_err(|error| failed(&error, ErrorKind::Failed))
 }
 
 /// All processes of a cluster, as process 0 sees them.
@@ -267,4 +294,49 @@ fn report(asked: Result<Answer, AskError>) -> Report {
 
 fn lost(reason: &str) -> Report {
     Report::Failed(Failure { reason: reason.to_owned(), exit_code: EXIT_CODE_LOST })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::LogError;
+    use crate::runs::ReadError;
+    use crate::serving::Full;
+
+    #[test]
+    fn an_error_is_of_the_same_kind_and_says_the_same_on_the_process_that_asked() {
+        let text = || "what it says".to_owned();
+        let log = [
+            LogError::TooLarge { events: 2, bytes: 3, events_max: 1, bytes_max: 1 },
+            LogError::OutOfSpace { action: "write", path: "p0001".into() },
+            LogError::Stopped { cause: text() },
+            ProducerError::Name { name: String::new() }.into(),
+            ProducerError::Ahead { producer: text(), sequence: 3, expected: 1 }.into(),
+        ];
+        let serve = [
+            ServeError::NotReady,
+            ServeError::NoSuchView { name: text(), known: text() },
+            ServeError::TooManyWaiting,
+            ServeError::TimedOut { tick: Tick(2), frontier: Tick(1), waited_ms: 3 },
+            ServeError::Unreachable { process: text(), why: text() },
+            ReadError::TooOld { asked: Tick(1), since: Tick(2) }.into(),
+            ReadError::NotYet { asked: Tick(2), upper: Tick(1) }.into(),
+            ReadError::NotAKey { view: text(), given: text(), reason: text(), fields: text() }.into(),
+        ];
+        let others = [
+            CycleError::Differs { cut: Tick(1), views: text(), audits: Vec::new() }.into(),
+            CycleError::Step { step: text(), process: 1, reason: text(), exit_code: 5 }.into(),
+            ServiceError::TooManyCycles,
+            ServiceError::NoLineFormat(text()),
+            Full { max: 1 }.into(),
+            ServiceError::Elsewhere { message: text(), kind: ErrorKind::Failed },
+        ];
+        let all = log.map(ServiceError::from).into_iter().chain(serve.map(ServiceError::from)).chain(others);
+        for error in all {
+            let (kind, message) = (error.kind(), error.to_string());
+            let said = serde_json::to_vec(&Reply::Refused(error.into())).expect("it can be written");
+            let heard = accepted(Ok(said)).expect_err("it was refused");
+            assert_eq!((heard.kind(), heard.to_string()), (kind, message));
+        }
+    }
 }

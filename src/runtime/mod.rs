@@ -13,6 +13,7 @@ mod members;
 mod program;
 mod server;
 pub mod service;
+mod waiting;
 
 pub use audit::{audit_log, audit_log_in};
 pub use diff::{Diff, DiffError, diff_log, diff_log_in};
@@ -23,4 +24,5 @@ pub use ingest::{
 pub use joining::command_id;
 pub use lines::{LINE_BYTES_MAX, for_each_line};
 pub use program::{LineParser, OnError, Program, SampleLines};
-pub use server::{CYCLES_WAITING_MAX, KEEP_GENERATIONS, Server, ServerOptions, StartError};
+pub use server::{KEEP_GENERATIONS, Server, ServerOptions, StartError};
+pub use waiting::{APPENDS_PASSED_ON_MAX, CYCLES_WAITING_MAX, STATUS_WAITING_MAX};

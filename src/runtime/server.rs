@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,16 +15,18 @@ use crate::layers::{BATCH_EVENTS_MAX, Coordinator, Crew, Cycle, CycleError, Hand
 use crate::log::{Event, Log, LogError, LogOptions, Tick};
 use crate::operators::Codec;
 use crate::runs::{Audit, GenerationError, GenerationStore, ViewInfo};
-use crate::serving::{Answer, Read, Serving};
+use crate::serving::{Answer, Read, Room, ServeError, Serving};
 
 use super::gather;
 use super::joining::{end_of_start, exchange_id, open_share, program_id};
 use super::lines::for_each_line;
-use super::members::{APPEND_PATIENCE, NO_LIMIT, Refusal, Reply, Request, Serves, all_processes, ask};
+use super::members::{APPEND_PATIENCE, NO_LIMIT, Refusal, Reply, Request, Serves, all_processes, ask, ask_in};
 use super::program::{OnError, Program};
 use super::service::{
-    Appended, BatchStatus, Format, Layers, Numbered, ProcessStatus, Rejected, Service, ServiceError, SpeedStatus, Status,
+    Appended, BatchStatus, ErrorKind, Format, Layers, Numbered, ProcessStatus, Progress, Rejected, Service, ServiceError, ShareStatus,
+    SpeedStatus, Status,
 };
+use super::waiting::{APPENDS_PASSED_ON_MAX, CYCLES_WAITING_MAX, STATUS_WAITING_MAX};
 
 /// Share of the machine's time that batch cycles and handovers may take: a cycle that took w is followed by a pause of at
 /// least w * (1 - share) / share.
@@ -33,8 +35,8 @@ const BATCH_SHARE: f64 = 0.25;
 const BACKOFF: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
-/// Cycles and audits that clients have asked for and that wait, or run, at a time. Each takes a thread.
-pub const CYCLES_WAITING_MAX: usize = 16;
+/// How long a request for the status waits for process 0.
+const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Generations that are kept on disk, unless the options say otherwise.
 pub const KEEP_GENERATIONS: usize = 2;
@@ -123,25 +125,23 @@ pub(super) struct Shared<E: Event> {
     cluster: Option<Cluster>,
     /// On process 0.
     coordinator: Option<Mutex<Coordinator>>,
-    /// Cycles that clients asked for.
-    asked: AtomicUsize,
+    /// On process 0.
     progress: Mutex<Progress>,
-    handovers: AtomicU64,
+    /// What makes it impossible to go on, and the exit code for it.
+    fatal: OnceLock<(String, u8)>,
     started: Started,
+    /// For cycles and audits that clients asked for.
+    cycles: Room,
+    /// For appends that another process owns.
+    appends: Room,
+    /// For the status of what process 0 does.
+    statuses: Room,
 }
 
 /// What other processes reach: this process's part in steps of the coordinator from the first on, the rest once it serves.
 pub(super) struct Member<E: Event> {
     node: Arc<Node<E>>,
     shared: OnceLock<Arc<Shared<E>>>,
-}
-
-#[derive(Default)]
-struct Progress {
-    running: Option<Cycle>,
-    last_handover: Option<Handover>,
-    last_error: Option<String>,
-    fatal: Option<(String, u8)>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -233,7 +233,7 @@ impl<E: Event> Server<E> {
 
     /// What makes it impossible to go on, if something does, and the exit code for it.
     pub fn fatal(&self) -> Option<(String, u8)> {
-        lock(&self.shared.progress).fatal.clone()
+        self.shared.fatal.get().cloned()
     }
 
     /// Stops cycles and ticks, and closes the log cleanly. In a cluster, the others are told to stop; what exchanges rows with
@@ -302,20 +302,21 @@ impl<E: Event> Handler for Member<E> {
                 self.node.cancel_batch(attempt);
                 Reply::Done
             }
-            (_, None) => Reply::Refused(Refusal::Serve(crate::serving::ServeError::NotReady)),
+            (_, None) => Reply::Refused(Refusal::Serve(ServeError::NotReady)),
             (Request::Append { numbered, format, on_error }, Some(shared)) => shared.append_as(&numbered, body, format, on_error).into(),
             (Request::Read { view, queries, as_of, timeout_ms }, Some(shared)) => {
                 gather::read_part(&shared.serving, &view, queries, as_of, Duration::from_millis(timeout_ms)).into()
             }
             (Request::Cycle(cycle), Some(shared)) => Service::cycle(&**shared, cycle).into(),
             (Request::Audit, Some(shared)) => Service::audit(&**shared).into(),
+            (Request::Progress, Some(shared)) => shared.progress().into(),
             (Request::Events, Some(shared)) => Reply::Events(shared.log.events_total()),
         };
-        let failed = |message: String| Reply::Refused(Refusal::Other { message, exit_code: 1 });
+        let failed = |message: String, kind| Reply::Refused(Refusal::Other { message, kind });
         let reply = match serde_json::from_slice(request) {
             Ok(request) => catch_unwind(AssertUnwindSafe(|| answer(request)))
-                .unwrap_or_else(|panic| failed(format!("panicked: {}", crate::operators::panic_message(&*panic)))),
-            Err(error) => Reply::Refused(Refusal::Other { message: format!("the question is not understood: {error}"), exit_code: 2 }),
+                .unwrap_or_else(|panic| failed(format!("panicked: {}", crate::operators::panic_message(&*panic)), ErrorKind::Failed)),
+            Err(error) => failed(format!("the question is not understood: {error}"), ErrorKind::Invalid),
         };
         serde_json::to_vec(&reply).expect("answers can be written as JSON")
     }
@@ -338,11 +339,17 @@ impl<E: Event> Shared<E> {
             node,
             coordinator: coordinator.map(Mutex::new),
             cluster,
-            asked: AtomicUsize::new(0),
-            progress: Mutex::new(Progress { last_handover: started.handover.clone(), ..Progress::default() }),
-            handovers: AtomicU64::new(u64::from(started.handover.is_some())),
+            progress: Mutex::new(Progress {
+                last_handover: started.handover.clone(),
+                handovers: u64::from(started.handover.is_some()),
+                ..Progress::default()
+            }),
+            fatal: OnceLock::new(),
             options,
             started,
+            cycles: Room::new(CYCLES_WAITING_MAX),
+            appends: Room::new(APPENDS_PASSED_ON_MAX),
+            statuses: Room::new(STATUS_WAITING_MAX),
         })
     }
 
@@ -366,7 +373,7 @@ impl<E: Event> Shared<E> {
                         true => tracing::debug!(%error, "this process cannot go on without another"),
                         false => tracing::error!(%error, "this process cannot go on; answers stay where they are"),
                     }
-                    lock(&shared.progress).fatal = Some((error, exit_code));
+                    let _ = shared.fatal.set((error, exit_code));
                     return;
                 }
                 std::thread::sleep(shared.options.tick);
@@ -441,18 +448,37 @@ impl<E: Event> Shared<E> {
         self.log.events_total() + others.sum::<u64>()
     }
 
-    /// The answer of process 0, which alone runs cycles; none on process 0 itself.
-    fn elsewhere(&self, request: &Request) -> Option<Result<Reply, ServiceError>> {
-        let cluster = self.cluster.as_ref().filter(|_| self.coordinator.is_none())?;
-        Some(ask(cluster, 0, request, &[], NO_LIMIT))
+    /// The cluster, on a process that runs no cycles: process 0 does.
+    fn led(&self) -> Option<&Cluster> {
+        self.cluster.as_ref().filter(|_| self.coordinator.is_none())
     }
 
-    /// As [`Shared::run_cycle`], for clients: so many may wait at a time.
-    fn asked<T>(&self, run: impl FnOnce() -> Result<T, CycleError>) -> Result<T, ServiceError> {
-        let before = self.asked.fetch_add(1, Ordering::AcqRel);
-        let ended = if before < CYCLES_WAITING_MAX { run().map_err(ServiceError::from) } else { Err(ServiceError::TooManyCycles) };
-        self.asked.fetch_sub(1, Ordering::AcqRel);
-        ended
+    /// Has a cycle or an audit that a client asked for run by process 0, or runs it here if this is process 0.
+    fn asked<T>(
+        &self,
+        request: &Request,
+        read: impl FnOnce(Reply) -> Result<T, Reply>,
+        run: impl FnOnce() -> Result<T, CycleError>,
+    ) -> Result<T, ServiceError> {
+        let _room = self.cycles.enter().map_err(|_| ServiceError::TooManyCycles)?;
+        match self.led() {
+            Some(cluster) => read(ask(cluster, 0, request, &[], NO_LIMIT)?).map_err(|other| unexpected(&other)),
+            None => Ok(run()?),
+        }
+    }
+
+    /// How cycles go, on process 0.
+    fn progress(&self) -> Progress {
+        lock(&self.progress).clone()
+    }
+
+    /// How cycles go, as process 0 says.
+    fn progress_of_all(&self) -> Result<Progress, ServiceError> {
+        let Some(cluster) = self.led() else { return Ok(self.progress()) };
+        match ask_in(&self.statuses, cluster, 0, &Request::Progress, &[], STATUS_PATIENCE)? {
+            Reply::Progress(progress) => Ok(*progress),
+            other => Err(unexpected(&other)),
+        }
     }
 
     fn run_cycle<T>(&self, cycle: Cycle, run: impl FnOnce(&mut Coordinator) -> Result<T, CycleError>) -> Result<T, CycleError> {
@@ -477,7 +503,6 @@ impl<E: Event> Shared<E> {
 
     fn cycle(&self, cycle: Cycle) -> Result<Handover, CycleError> {
         let handover = self.run_cycle(cycle, |coordinator| coordinator.cycle(cycle))?;
-        self.handovers.fetch_add(1, Ordering::Relaxed);
         tracing::info!(
             generation = handover.generation,
             cut = handover.cut.0,
@@ -495,6 +520,7 @@ impl<E: Event> Shared<E> {
             );
         }
         let mut progress = lock(&self.progress);
+        progress.handovers += 1;
         progress.last_handover = Some(handover.clone());
         progress.last_error = None;
         Ok(handover)
@@ -543,7 +569,7 @@ impl<E: Event> Service for Shared<E> {
         let owner = self.log.owner_of(&numbered.producer) as usize;
         if let Some(cluster) = self.cluster.as_ref().filter(|cluster| cluster.membership().process != owner) {
             let request = Request::Append { numbered: numbered.clone(), format, on_error };
-            return match ask(cluster, owner, &request, lines, APPEND_PATIENCE)? {
+            return match ask_in(&self.appends, cluster, owner, &request, lines, APPEND_PATIENCE)? {
                 Reply::Appended(appended) => Ok(appended),
                 other => Err(unexpected(&other)),
             };
@@ -573,43 +599,56 @@ impl<E: Event> Service for Shared<E> {
         let frontier = self.serving.frontier();
         let stats = self.log.stats();
         let (runs, rows) = self.node.generation_size();
-        let progress = lock(&self.progress);
+        let processes = self.processes();
+        let (progress, cycles_unknown) = match self.progress_of_all() {
+            Ok(progress) => (Some(progress), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let handovers = progress.as_ref().map(|progress| progress.handovers);
+        let Progress { running, last_handover, last_error, .. } = progress.unwrap_or_default();
         Status {
             dataflow: self.program.name.clone(),
             generation,
             base,
             frontier,
             workers: self.options.workers,
-            processes: self.processes(),
             layers: Layers {
-                batch: BatchStatus { frontier: base, running: progress.running, runs, rows },
+                batch: BatchStatus { frontier: base, running },
                 speed: SpeedStatus { frontier, behind: stats.frontier.0.saturating_sub(frontier.0) },
             },
             started: self.started.summary(),
-            last_handover: progress.last_handover.clone(),
-            handovers: self.handovers.load(Ordering::Relaxed),
-            last_error: progress.last_error.clone(),
-            log: serde_json::to_value(&stats).unwrap_or_default(),
+            last_handover,
+            handovers,
+            last_error,
+            cycles_unknown,
+            share: ShareStatus {
+                process: self.cluster.as_ref().map_or(0, |cluster| cluster.membership().process),
+                of: processes.len(),
+                runs,
+                rows,
+                log: serde_json::to_value(&stats).unwrap_or_default(),
+            },
+            processes,
         }
     }
 
     fn cycle(&self, cycle: Cycle) -> Result<Handover, ServiceError> {
-        match self.elsewhere(&Request::Cycle(cycle)) {
-            Some(Ok(Reply::HandedOver(handover))) => Ok(*handover),
-            Some(answered) => Err(answered.map_or_else(|error| error, |other| unexpected(&other))),
-            None => self.asked(|| Shared::cycle(self, cycle)),
-        }
+        let read = |reply| match reply {
+            Reply::HandedOver(handover) => Ok(*handover),
+            other => Err(other),
+        };
+        self.asked(&Request::Cycle(cycle), read, || Shared::cycle(self, cycle))
     }
 
     fn audit(&self) -> Result<Vec<Audit>, ServiceError> {
-        match self.elsewhere(&Request::Audit) {
-            Some(Ok(Reply::Audited(audits))) => Ok(audits),
-            Some(answered) => Err(answered.map_or_else(|error| error, |other| unexpected(&other))),
-            None => self.asked(|| self.run_cycle(Cycle::Full, |coordinator| coordinator.audit(Cycle::Full))),
-        }
+        let read = |reply| match reply {
+            Reply::Audited(audits) => Ok(audits),
+            other => Err(other),
+        };
+        self.asked(&Request::Audit, read, || self.run_cycle(Cycle::Full, |coordinator| coordinator.audit(Cycle::Full)))
     }
 }
 
 fn unexpected(reply: &Reply) -> ServiceError {
-    ServiceError::Elsewhere { message: format!("an answer to something else: {reply:?}"), exit_code: 1 }
+    ServiceError::Elsewhere { message: format!("an answer to something else: {reply:?}"), kind: ErrorKind::Failed }
 }

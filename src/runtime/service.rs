@@ -2,11 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::EXIT_CODE_LOST;
 use crate::layers::{Cycle, CycleError, Handover};
-use crate::log::{Offset, Partition, Tick};
-use crate::runs::{Audit, ViewInfo};
-use crate::serving::{Answer, Read, ServeError};
+use crate::log::{LogError, Offset, Partition, ProducerError, Tick};
+use crate::runs::{Audit, ReadError, ViewInfo};
+use crate::serving::{Answer, Full, Read, ServeError};
 
 use super::program::OnError;
 
@@ -54,32 +53,63 @@ pub struct Rejected {
     pub error: String,
 }
 
-/// What a process is doing.
+/// What the cluster is doing, as one of its processes knows it; what that process has of it is its share.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
     /// The dataflow's name.
     pub dataflow: String,
-    /// The generation being served.
+    /// The generation that the process serves. All switch to the next one in the same handover, one after the other.
     pub generation: u64,
     /// Its frontier.
     pub base: Tick,
     /// Everything before it is complete in every view.
     pub frontier: Tick,
-    /// Workers of each layer, in this process.
+    /// Workers of each layer, in each process.
     pub workers: usize,
     /// The processes of the cluster; one if there is none.
     pub processes: Vec<ProcessStatus>,
     /// The layers.
     pub layers: Layers,
-    /// Where the first answers of this process came from.
+    /// Where the first answers came from.
     pub started: String,
     /// The last handover, with its audit.
     pub last_handover: Option<Handover>,
-    /// How many handovers there have been.
+    /// How many handovers there have been since the start.
+    pub handovers: Option<u64>,
+    /// What went wrong in the last cycle, if it ended without a handover.
+    pub last_error: Option<String>,
+    /// Why it is not known how batch cycles go: process 0 runs them, and did not say. Then `running` of the batch layer,
+    /// `last_handover`, `handovers` and `last_error` are none.
+    pub cycles_unknown: Option<String>,
+    /// What the process has of generation and log.
+    pub share: ShareStatus,
+}
+
+/// How batch cycles go.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// The cycle that is running, if one is.
+    pub running: Option<Cycle>,
+    /// The last handover, with its audit.
+    pub last_handover: Option<Handover>,
+    /// How many handovers there have been since the start.
     pub handovers: u64,
     /// What went wrong in the last cycle, if it ended without a handover.
     pub last_error: Option<String>,
-    /// The log.
+}
+
+/// What one process has of generation and log; everything, if it is the only one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ShareStatus {
+    /// The process.
+    pub process: usize,
+    /// How many processes there are.
+    pub of: usize,
+    /// Its runs of the generation being served.
+    pub runs: usize,
+    /// Rows in them.
+    pub rows: usize,
+    /// Its partitions of the log.
     pub log: serde_json::Value,
 }
 
@@ -112,10 +142,6 @@ pub struct BatchStatus {
     pub frontier: Tick,
     /// The cycle that is running, if one is.
     pub running: Option<Cycle>,
-    /// Runs of the generation being served.
-    pub runs: usize,
-    /// Rows in them.
-    pub rows: usize,
 }
 
 /// The speed layer.
@@ -123,7 +149,7 @@ pub struct BatchStatus {
 pub struct SpeedStatus {
     /// Everything before it is complete.
     pub frontier: Tick,
-    /// How many ticks it is behind the log.
+    /// How many ticks it is behind the process's share of the log.
     pub behind: u64,
 }
 
@@ -133,7 +159,7 @@ pub struct SpeedStatus {
 pub enum ServiceError {
     /// The log refused.
     #[error(transparent)]
-    Log(#[from] crate::log::LogError),
+    Log(#[from] LogError),
     /// There is no answer.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -143,9 +169,12 @@ pub enum ServiceError {
     /// As many cycles as may wait do.
     #[error(
         "{} cycles wait already\n  hint: ask again when one has ended; GET /v1/status says what runs",
-        super::server::CYCLES_WAITING_MAX
+        super::waiting::CYCLES_WAITING_MAX
     )]
     TooManyCycles,
+    /// As many requests as may wait for another process do. Of an append it is open whether it is stored; it can be repeated.
+    #[error(transparent)]
+    Full(#[from] Full),
     /// The dataflow reads JSON only.
     #[error("`{0}` has no line format of its own\n  hint: send JSON, one event a line")]
     NoLineFormat(String),
@@ -155,20 +184,57 @@ pub enum ServiceError {
     Elsewhere {
         /// What it said.
         message: String,
-        /// By which exit code a program would report it.
-        exit_code: u8,
+        /// What kind of error it is there.
+        kind: ErrorKind,
     },
 }
 
+/// What an error means to whoever asked, on whichever process it occurred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ErrorKind {
+    /// The request is not understood, or can never be carried out.
+    Invalid,
+    /// There is no such view.
+    NoSuchView,
+    /// The dataflow reads no such format.
+    Format,
+    /// The request is too large: send it in parts.
+    TooLarge,
+    /// The request does not fit what is there: other numbers of a producer, a tick that is not complete, layers that differ.
+    Conflict,
+    /// The tick is no longer readable.
+    Gone,
+    /// What it waited for did not come in time.
+    TimedOut,
+    /// There is no room on the disk.
+    OutOfSpace,
+    /// Not now: ask again.
+    Unavailable,
+    /// It failed, and nobody knows that it would not again.
+    Failed,
+}
+
 impl ServiceError {
-    /// The exit code of a program that ends with this error.
-    pub fn exit_code(&self) -> u8 {
+    /// What kind of error it is.
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Log(error) => error.exit_code(),
-            Self::Cycle(CycleError::Step { exit_code, .. }) | Self::Elsewhere { exit_code, .. } => *exit_code,
-            Self::Serve(ServeError::Unreachable { .. }) => EXIT_CODE_LOST,
-            Self::NoLineFormat(_) => 2,
-            Self::Serve(_) | Self::Cycle(_) | Self::TooManyCycles => 1,
+            Self::Log(LogError::Producer(ProducerError::Name { .. })) => ErrorKind::Invalid,
+            Self::Log(LogError::Producer(_)) => ErrorKind::Conflict,
+            Self::Log(LogError::TooLarge { .. }) => ErrorKind::TooLarge,
+            Self::Log(LogError::OutOfSpace { .. }) => ErrorKind::OutOfSpace,
+            Self::Log(_) | Self::TooManyCycles | Self::Full(_) => ErrorKind::Unavailable,
+            Self::NoLineFormat(_) => ErrorKind::Format,
+            Self::Serve(error) => match error {
+                ServeError::NoSuchView { .. } => ErrorKind::NoSuchView,
+                ServeError::NotReady | ServeError::TooManyWaiting | ServeError::Unreachable { .. } => ErrorKind::Unavailable,
+                ServeError::TimedOut { .. } => ErrorKind::TimedOut,
+                ServeError::Read(ReadError::NotAKey { .. }) => ErrorKind::Invalid,
+                ServeError::Read(ReadError::TooOld { .. }) => ErrorKind::Gone,
+                ServeError::Read(ReadError::NotYet { .. }) => ErrorKind::Conflict,
+            },
+            Self::Cycle(CycleError::Differs { .. }) => ErrorKind::Conflict,
+            Self::Cycle(CycleError::Step { .. }) => ErrorKind::Failed,
+            Self::Elsewhere { kind, .. } => *kind,
         }
     }
 }
@@ -183,7 +249,7 @@ pub trait Service: Send + Sync {
     fn read(&self, read: &Read) -> Result<Answer, ServiceError>;
     /// Names and columns of the views.
     fn views(&self) -> Vec<ViewInfo>;
-    /// What the process is doing.
+    /// What the cluster is doing, as this process knows it.
     fn status(&self) -> Status;
     /// Runs a batch cycle now and returns when it has been switched to.
     fn cycle(&self, cycle: Cycle) -> Result<Handover, ServiceError>;

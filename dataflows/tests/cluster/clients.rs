@@ -1,5 +1,7 @@
 //! What clients may count on does not depend on which process they ask.
 
+use lambdaflow::http::BODY_BYTES_MAX;
+use lambdaflow::log::APPEND_EVENTS_MAX;
 use serde_json::{Value, json};
 
 use super::cluster::*;
@@ -63,6 +65,75 @@ fn a_numbered_append_is_stored_once_whichever_process_it_is_repeated_at() {
         cluster.stop();
         assert_eq!(events_in(&dir.at("log")), all.len() as u64, "{shape:?}");
     }
+}
+
+/// The process that owns a producer's partition answers of itself, the others say what it said.
+#[test]
+fn what_is_refused_is_refused_alike_by_every_process() {
+    let dir = Dir::new();
+    let (json, numbered) = (|text: &str| json!({ "text": text }).to_string(), "/v1/events?producer=p&sequence=1");
+    let too_many = "a\n".repeat(APPEND_EVENTS_MAX + 1);
+    let far = [("as_of", "99999999999999")];
+    let replies = |dataflow, ask: &dyn Fn(&Client) -> Vec<Reply>| -> Vec<Vec<Reply>> {
+        let cluster = Plan { log: dir.at(dataflow), ..Plan::new(&dir, dataflow, (3, 1)) }.start();
+        let replies = cluster.clients().iter().map(ask).collect();
+        cluster.stop();
+        replies
+    };
+    let check = |dataflow, expected: &[u16], ask: &dyn Fn(&Client) -> Vec<Reply>| {
+        for (process, replies) in replies(dataflow, ask).into_iter().enumerate() {
+            let got: Vec<u16> = replies.iter().map(|reply| reply.status).collect();
+            assert_eq!(got, expected, "process {process} over {dataflow}: {replies:?}");
+            assert!(replies.iter().all(|reply| reply.body["error"].is_string()), "process {process} over {dataflow}: {replies:?}");
+        }
+    };
+    check("bank", &[415, 415], &|client| vec![client.post(numbered, PLAIN_LINES, "1"), client.post("/v1/events", PLAIN_LINES, "1")]);
+    check("wordcount", &[413, 413, 413, 409, 400, 400, 404, 409], &|client| {
+        // Refused before it is sent.
+        let length = BODY_BYTES_MAX + 1;
+        let too_large =
+            raw(client, &format!("POST {numbered} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"));
+        let (head, body) = too_large.split_once("\r\n\r\n").expect("a body");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        vec![
+            client.post("/v1/events?producer=p&sequence=0", PLAIN_LINES, &too_many),
+            client.post("/v1/events", PLAIN_LINES, &too_many),
+            Reply { status, body: serde_json::from_str(body).expect("JSON") },
+            client.post(numbered, JSON_LINES, json("before its number's turn")),
+            client.post("/v1/events?producer=&sequence=0", JSON_LINES, json("of nobody")),
+            client.get("/v1/views/words/get", &[("key", "[1]")]),
+            client.get("/v1/views/nothing/scan", &[]),
+            client.get("/v1/views/words/scan", &far),
+        ]
+    });
+}
+
+#[test]
+fn every_process_says_how_cycles_go_and_what_its_own_share_is() {
+    let dir = Dir::new();
+    let mut plan = Plan::new(&dir, "web_analytics", (3, 1));
+    // Cycles run on request only.
+    plan.more = ["--batch-interval", "0"].map(str::to_owned).to_vec();
+    let cluster = plan.start();
+    for round in 1..=2 {
+        cluster[2].append(&[event(round)]);
+        let handover = cluster[1].post("/v1/batch", JSON_LINES, "").ok();
+        for (process, client) in cluster.clients().iter().enumerate() {
+            let known = |status: &Value| status["cycles_unknown"].is_null();
+            let status = eventually("it knows how cycles go", || Some(client.get("/v1/status", &[]).ok()).filter(known));
+            assert_eq!(status["generation"], handover["generation"], "process {process}");
+            assert_eq!(status["base"], handover["cut"], "process {process}");
+            // The first generation was a handover, too.
+            assert_eq!(status["handovers"], round + 1, "process {process}");
+            assert_eq!(status["last_handover"], handover, "process {process}");
+            assert_eq!((&status["last_error"], &status["layers"]["batch"]["running"]), (&Value::Null, &Value::Null), "process {process}");
+            let share = &status["share"];
+            assert_eq!((&share["process"], &share["of"]), (&json!(process), &json!(3)), "{status}");
+            let partitions = share["log"]["partitions"].as_array().expect("partitions");
+            assert_eq!(partitions.iter().map(|partition| &partition["partition"]).collect::<Vec<_>>(), [&json!(process)], "{status}");
+        }
+    }
+    cluster.stop();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -284,6 +285,55 @@ impl Client {
         let mut views = BTreeMap::from(EXACT_VIEWS.map(|view| (view, rows(view))));
         views.insert("errors", reference::odd_requests(&views["errors"]));
         reference::render(&views)
+    }
+}
+
+/// What a server answers to these bytes, to the end of the connection.
+#[track_caller]
+pub fn raw(server: &Client, request: &str) -> String {
+    read_all(send_raw(server, request))
+}
+
+/// Sends bytes by a connection of its own.
+#[track_caller]
+fn send_raw(server: &Client, request: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(server.url.strip_prefix("http://").expect("an address")).expect("the server listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.write_all(request.as_bytes()).expect("the server reads");
+    stream
+}
+
+fn read_all(mut stream: TcpStream) -> String {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("the server answers");
+    answer
+}
+
+/// Requests that were sent, each by a connection of its own.
+pub struct Sent(Vec<JoinHandle<String>>);
+
+/// Sends a request many times over.
+#[track_caller]
+pub fn send_many(server: &Client, request: &str, times: usize) -> Sent {
+    let connections: Vec<TcpStream> = (0..times).map(|_| send_raw(server, request)).collect();
+    Sent(connections.into_iter().map(|stream| std::thread::spawn(move || read_all(stream))).collect())
+}
+
+impl Sent {
+    /// How many were answered by now.
+    pub fn answered(&self) -> usize {
+        self.0.iter().filter(|answer| answer.is_finished()).count()
+    }
+
+    /// How many were answered with each status, when all are.
+    #[track_caller]
+    pub fn statuses(self) -> BTreeMap<String, usize> {
+        let mut statuses = BTreeMap::new();
+        for answer in self.0 {
+            let answer = answer.join().expect("an answer is read");
+            *statuses.entry(answer.split(' ').nth(1).unwrap_or_default().to_owned()).or_default() += 1;
+        }
+        statuses
     }
 }
 

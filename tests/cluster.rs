@@ -107,7 +107,7 @@ fn statements_come_in_order_and_ticks_are_known() {
     let clusters = meet_all(2);
     clusters[0].tell_all(&json!(1));
     clusters[0].tell_all(&json!([2]));
-    clusters[0].set_tick(77);
+    clusters[0].set_tick(77, Duration::ZERO);
     assert_eq!(clusters[1].hear::<u64>(0), Ok(1));
     assert_eq!(clusters[1].hear::<Vec<u64>>(0), Ok(vec![2]));
     let deadline = Instant::now() + PATIENCE;
@@ -407,7 +407,7 @@ fn a_process_whose_tick_stands_still_is_lost_unless_all_stand_still() {
     let met = meet(vec![(hasty(0), program()), (hasty(1), program())]);
     let clusters: Vec<Cluster> = met.into_iter().map(|cluster| cluster.unwrap_or_else(|error| panic!("{error}"))).collect();
     for cluster in &clusters {
-        cluster.set_tick(1_000);
+        cluster.set_tick(1_000, Duration::ZERO);
     }
     assert_eq!(clusters[0].wait_for_loss(Duration::from_millis(1_500)), None, "all stand still");
     let began = Instant::now();
@@ -415,7 +415,7 @@ fn a_process_whose_tick_stands_still_is_lost_unless_all_stand_still() {
         let cluster = clusters[0].clone();
         move || {
             while cluster.lost().is_none() && began.elapsed() < PATIENCE {
-                cluster.set_tick(1_000 + began.elapsed().as_millis() as u64);
+                cluster.set_tick(1_000 + began.elapsed().as_millis() as u64, Duration::from_millis(5));
                 std::thread::sleep(Duration::from_millis(5));
             }
         }

@@ -15,6 +15,7 @@ mod frame;
 mod hello;
 mod hosts;
 mod mesh;
+mod pace;
 mod talk;
 
 use std::time::Duration;

@@ -648,7 +648,7 @@ impl Inner {
     fn hear_of(&self, process: usize, lost: usize, Loss { why, stopped }: Loss) {
         let who = self.mesh.membership.name(process);
         if lost == self.mesh.membership.process {
-            self.lose(process, format!("it gave this process up: {why}"));
+            self.lose(process, format!("it gave {} up: {why}", self.mesh.membership.name(lost)));
         } else if lost < self.peers.len() {
             // The reason of one that stopped is in its own words.
             let why = if stopped { why } else { format!("{why}, as {who} noticed") };

@@ -124,6 +124,8 @@ struct Peer {
     outgoing: Sender<Vec<u8>>,
     /// Messages that were not written yet.
     unsent: AtomicUsize,
+    /// Nothing can be written any more.
+    unreachable: AtomicBool,
     statements: Receiver<Vec<u8>>,
     stream: TcpStream,
     /// Milliseconds after the start when something was last heard; none as long as it is [`NEVER`].
@@ -159,6 +161,7 @@ impl Cluster {
                 done: AtomicBool::new(false),
                 knows_done: AtomicBool::new(false),
                 unsent: AtomicUsize::new(0),
+                unreachable: AtomicBool::new(false),
             }));
         }
         let inner = Arc::new(Inner {
@@ -360,16 +363,11 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until what was said is on its way, as long as somebody may still be listening.
+    /// Waits until what was said is on its way, also to a process that was given up: it may be there, and hear why.
     pub fn flush(&self) {
         let deadline = Instant::now() + FLUSH;
-        let gone = match self.lost() {
-            Some(ClusterError::Lost { process, .. } | ClusterError::Stopped { process, .. }) => Some(process),
-            _ => None,
-        };
-        let listening =
-            || self.inner.peers.iter().enumerate().filter(|(process, _)| Some(*process) != gone).filter_map(|(_, peer)| peer.as_ref());
-        while Instant::now() < deadline && listening().any(|peer| peer.unsent.load(Ordering::Acquire) > 0) {
+        let waits = |peer: &Peer| peer.unsent.load(Ordering::Acquire) > 0 && !peer.unreachable.load(Ordering::Acquire);
+        while Instant::now() < deadline && self.inner.peers.iter().flatten().any(waits) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -574,15 +572,14 @@ impl Inner {
 
     /// Body of the thread that writes to a process.
     fn say(&self, process: usize, mut stream: TcpStream, queue: &Receiver<Vec<u8>>) {
+        let Some(peer) = &self.peers[process] else { return };
         let mut last_beat = Instant::now();
         loop {
             let message = queue.recv_timeout(BEAT.saturating_sub(last_beat.elapsed()));
             let written = match message {
                 Ok(message) => {
                     let written = stream.write_all(&message);
-                    if let Some(peer) = &self.peers[process] {
-                        peer.unsent.fetch_sub(1, Ordering::AcqRel);
-                    }
+                    peer.unsent.fetch_sub(1, Ordering::AcqRel);
                     written
                 }
                 Err(RecvTimeoutError::Timeout) => Ok(()),
@@ -597,6 +594,7 @@ impl Inner {
                 stream.write_all(&encode(Kind::Beat, tick, &json(&pause), &[]).expect("it is short"))
             });
             if written.is_err() {
+                peer.unreachable.store(true, Ordering::Release);
                 // What it said last names the reason: whoever hears it comes to the end after that.
                 return drop(stream.shutdown(Shutdown::Both));
             }

@@ -107,7 +107,7 @@ fn statements_come_in_order_and_ticks_are_known() {
     let clusters = meet_all(2);
     clusters[0].tell_all(&json!(1));
     clusters[0].tell_all(&json!([2]));
-    clusters[0].set_tick(77);
+    clusters[0].set_tick(77, Duration::ZERO);
     assert_eq!(clusters[1].hear::<u64>(0), Ok(1));
     assert_eq!(clusters[1].hear::<Vec<u64>>(0), Ok(vec![2]));
     let deadline = Instant::now() + PATIENCE;
@@ -481,7 +481,7 @@ fn a_process_whose_tick_stands_still_is_lost_unless_all_stand_still() {
     let met = meet(vec![(hasty(0), program()), (hasty(1), program())]);
     let clusters: Vec<Cluster> = met.into_iter().map(|cluster| cluster.unwrap_or_else(|error| panic!("{error}"))).collect();
     for cluster in &clusters {
-        cluster.set_tick(1_000);
+        cluster.set_tick(1_000, Duration::ZERO);
     }
     assert_eq!(clusters[0].wait_for_loss(Duration::from_millis(1_500)), None, "all stand still");
     let began = Instant::now();
@@ -489,7 +489,7 @@ fn a_process_whose_tick_stands_still_is_lost_unless_all_stand_still() {
         let cluster = clusters[0].clone();
         move || {
             while cluster.lost().is_none() && began.elapsed() < PATIENCE {
-                cluster.set_tick(1_000 + began.elapsed().as_millis() as u64);
+                cluster.set_tick(1_000 + began.elapsed().as_millis() as u64, Duration::from_millis(5));
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
@@ -497,6 +497,49 @@ fn a_process_whose_tick_stands_still_is_lost_unless_all_stand_still() {
     let lost = clusters[0].wait_for_loss(PATIENCE).expect("it is noticed");
     assert!(matches!(&lost, ClusterError::Lost { process: 1, why, .. } if why.contains("it stands at tick 1000")), "{lost}");
     going_on.join().expect("it only counts");
+}
+
+/// Both of its ends used to go on as if nothing had happened, or to end with what their threads had panicked of.
+#[test]
+fn a_connection_for_rows_that_breaks_by_itself_is_a_loss() {
+    let hasty = |addresses: &[String], process| ClusterOptions { peer_timeout: Duration::from_secs(2), ..options(addresses, process) };
+    let meet_hasty = || {
+        let addresses = addresses(3);
+        let met = meet((0..3).map(|process| (hasty(&addresses, process), program())).collect());
+        met.into_iter().map(|cluster| cluster.unwrap_or_else(|error| panic!("{error}"))).collect::<Vec<_>>()
+    };
+    let clusters = meet_hasty();
+    clusters[1].broke("batch", 2, "reset");
+    let why = "the connection for rows of the batch graph broke: reset";
+    assert_eq!(clusters[1].ended(), Some(format!("{}: {why}", clusters[1].name(2))));
+    for (process, cluster) in clusters.iter().enumerate() {
+        let error = cluster.wait_for_loss(PATIENCE).expect("it is noticed");
+        let said = error.to_string();
+        // The others hear of it from either end, or from each other.
+        let named = if process == 1 { vec![2] } else { vec![1, 2] };
+        assert!(said.contains(why) && named.iter().all(|end| said.contains(&cluster.name(*end))), "process {process}: {said}");
+        assert_eq!((error.exit_code(), cluster.broken_by("MergeQueue poisoned.")), (4, Some(error)));
+    }
+
+    // It broke because of a process that says in time why it stops.
+    let clusters = meet_hasty();
+    clusters[1].broke("speed", 2, "reset");
+    clusters[2].leave("its disk is full");
+    for survivor in [0, 1] {
+        let error = clusters[survivor].wait_for_loss(PATIENCE).expect("it is noticed");
+        assert!(matches!(&error, ClusterError::Stopped { process: 2, .. }), "{error}");
+    }
+
+    // One that has nothing left to do ends its connections as it likes.
+    let clusters = meet_hasty();
+    let part = |cluster: &Cluster| assert_eq!(cluster.part(), Ok(()));
+    std::thread::scope(|scope| {
+        scope.spawn(|| part(&clusters[2]));
+        assert_eq!(clusters[1].wait_until_done(2), Ok(()));
+        clusters[1].broke("speed", 2, "reset");
+        assert_eq!(clusters[1].wait_for_loss(Duration::from_secs(3)), None);
+        clusters[..2].iter().for_each(|cluster| drop(scope.spawn(move || part(cluster))));
+    });
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub(super) const READ_BYTES: usize = 1 << 18;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Kind {
-    /// The process is there; the number is a tick.
+    /// The process is there; the number is its tick, and the head says how long it pauses until the next.
     Beat,
     /// The answer to it has the same number.
     Request,

@@ -4,9 +4,9 @@
 //! and one for each set of workers that exchange rows; all begin with a handshake, so that a stray connection, another
 //! cluster or a process that was started differently is turned away with a reason.
 //!
-//! **Invariants.** A cluster lives and dies together: when one process is gone, silent for too long, or says that it stops, all
-//! others learn it, once, with its number, and nothing that was asked of it is left waiting. No connection is waited for without
-//! a deadline.
+//! **Invariants.** A cluster lives and dies together: when one process is gone, silent for too long, can exchange no rows with
+//! another, or says that it stops, all others learn it, once, with its number, and nothing that was asked of it is left waiting. No
+//! connection is waited for without a deadline.
 //!
 //! Deliberately absent: encryption and authentication. The token tells clusters apart, it keeps nobody out who can read the
 //! network: use a private one. Of dataflows and logs nothing is known here; what is asked and answered is bytes.
@@ -15,6 +15,7 @@ mod frame;
 mod hello;
 mod hosts;
 mod mesh;
+mod pace;
 mod talk;
 
 use std::time::Duration;
@@ -40,7 +41,7 @@ pub struct ClusterOptions {
     pub token: String,
     /// How long to wait for the others.
     pub connect_timeout: Duration,
-    /// How long one of the others may be silent.
+    /// How long one of the others may be silent, and how long it may stand still in addition to the pause between its ticks.
     pub peer_timeout: Duration,
 }
 

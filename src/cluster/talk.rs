@@ -1,8 +1,8 @@
 //! What processes say to each other: requests and their answers, statements at the start, beats, who was lost, and a goodbye.
 //!
 //! Beats are sent all the time, with the tick that the process has come to. A process counts as lost when its connection ends,
-//! when nothing is heard of it for too long, or when its tick stands still for as long while this one's goes on: then
-//! it cannot do its work, though it has a thread that says it is there.
+//! when nothing is heard of it for too long, when its tick stands still for as long while this one's goes on (then it cannot do
+//! its work, though it has a thread that says it is there), or when a connection on which rows are exchanged with it breaks.
 
 use std::collections::HashMap;
 use std::io::{BufReader, Write};
@@ -12,12 +12,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Select, Sender, bounded, unbounded};
+use rustix::net::sockopt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::frame::{Frame, Kind, MESSAGE_BYTES_MAX, READ_BYTES, encode, read};
 use super::hello::ProgramId;
 use super::mesh::Mesh;
+use super::pace::{Pace, SharedPace, Standing};
 use super::{ClusterError, ClusterOptions, Membership};
 use crate::layers::{Crew, Links, is_broken_exchange};
 
@@ -29,8 +31,10 @@ const FLUSH: Duration = Duration::from_millis(500);
 const NEVER: u64 = u64::MAX;
 /// Messages that wait to be sent to one process; whoever has more waits.
 const OUTGOING_MAX: usize = 1024;
-/// How long it may take until a loss is noticed, once connections are broken.
+/// How long it may take until a loss is noticed, once connections are broken; no longer than half the peer timeout.
 const LOSS_PATIENCE: Duration = Duration::from_secs(5);
+/// Longest pause between probes of a connection that Linux takes.
+const PROBES_SECONDS_MAX: u64 = 32_767;
 
 /// Carries out what other processes ask.
 pub trait Handler: Send + Sync {
@@ -83,7 +87,7 @@ struct Inner {
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, Sender<Answered>>>,
     handler: OnceLock<Arc<dyn Handler>>,
-    tick: AtomicU64,
+    pace: SharedPace,
     state: Mutex<State>,
     changed: Condvar,
     leaving: AtomicBool,
@@ -104,17 +108,29 @@ struct Loss {
 #[derive(Default)]
 struct State {
     lost: Option<ClusterError>,
+    broken: Option<Broken>,
+}
+
+/// A connection on which rows are exchanged broke.
+#[derive(Clone)]
+struct Broken {
+    /// To which process.
+    process: usize,
+    why: String,
+    since: Instant,
 }
 
 struct Peer {
     outgoing: Sender<Vec<u8>>,
     /// Messages that were not written yet.
     unsent: AtomicUsize,
+    /// Nothing can be written any more.
+    unreachable: AtomicBool,
     statements: Receiver<Vec<u8>>,
     stream: TcpStream,
     /// Milliseconds after the start when something was last heard; none as long as it is [`NEVER`].
     heard: AtomicU64,
-    tick: AtomicU64,
+    pace: SharedPace,
     /// It has nothing left to do, and may go.
     done: AtomicBool,
     /// It knows that this process has nothing left to do, or is gone and does not care.
@@ -141,10 +157,11 @@ impl Cluster {
                 statements,
                 stream,
                 heard: AtomicU64::new(NEVER),
-                tick: AtomicU64::new(0),
+                pace: SharedPace::default(),
                 done: AtomicBool::new(false),
                 knows_done: AtomicBool::new(false),
                 unsent: AtomicUsize::new(0),
+                unreachable: AtomicBool::new(false),
             }));
         }
         let inner = Arc::new(Inner {
@@ -156,7 +173,7 @@ impl Cluster {
             next: AtomicU64::new(0),
             waiting: Mutex::default(),
             handler: OnceLock::new(),
-            tick: AtomicU64::new(0),
+            pace: SharedPace::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
             leaving: AtomicBool::new(false),
@@ -276,9 +293,13 @@ impl Cluster {
 
     /// Waits until a process is lost, at most for `patience`.
     pub fn wait_for_loss(&self, patience: Duration) -> Option<ClusterError> {
+        self.wait_for_loss_unless(patience, &AtomicBool::new(false))
+    }
+
+    fn wait_for_loss_unless(&self, patience: Duration, given_up: &AtomicBool) -> Option<ClusterError> {
         let deadline = Instant::now().checked_add(patience);
         let mut state = self.inner.lock();
-        while state.lost.is_none() {
+        while state.lost.is_none() && !given_up.load(Ordering::Acquire) {
             let left = deadline.map_or(Duration::from_secs(3600), |deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 break;
@@ -288,9 +309,11 @@ impl Cluster {
         state.lost.clone()
     }
 
-    /// The loss behind a failure to exchange rows, if it is one: it takes a moment until it is known which process is gone.
+    /// The loss behind a failure to exchange rows, if it is one: it takes a moment until it is known which process is gone, or that
+    /// none is and a connection broke by itself. Nothing if this process stops meanwhile.
     pub fn broken_by(&self, failure: &str) -> Option<ClusterError> {
-        is_broken_exchange(failure).then(|| self.wait_for_loss(LOSS_PATIENCE)).flatten()
+        let patience = self.inner.loss_patience() * 2;
+        is_broken_exchange(failure).then(|| self.wait_for_loss_unless(patience, &self.inner.stopping)).flatten()
     }
 
     /// How long ago something was heard of a process.
@@ -300,12 +323,13 @@ impl Cluster {
 
     /// The greatest tick that another process has come to, as far as is known here.
     pub fn tick(&self) -> u64 {
-        self.inner.peers.iter().flatten().map(|peer| peer.tick.load(Ordering::Acquire)).max().unwrap_or(0)
+        self.inner.peers.iter().flatten().map(|peer| peer.pace.get().tick).max().unwrap_or(0)
     }
 
-    /// Tells the others, before long, how far this process has come.
-    pub fn set_tick(&self, tick: u64) {
-        self.inner.tick.store(tick, Ordering::Release);
+    /// Tells the others, before long, how far this process has come, and how long it pauses until its next tick: a process counts
+    /// as lost when it has stood still for that and the peer timeout.
+    pub fn set_tick(&self, tick: u64, pause: Duration) {
+        self.inner.pace.set(Pace { tick, pause });
     }
 
     /// Waits until a process has nothing left to do.
@@ -335,23 +359,18 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until what was said is on its way, as long as somebody may still be listening.
+    /// Waits until what was said is on its way, also to a process that was given up: it may be there, and hear why.
     pub fn flush(&self) {
         let deadline = Instant::now() + FLUSH;
-        let gone = match self.lost() {
-            Some(ClusterError::Lost { process, .. } | ClusterError::Stopped { process, .. }) => Some(process),
-            _ => None,
-        };
-        let listening =
-            || self.inner.peers.iter().enumerate().filter(|(process, _)| Some(*process) != gone).filter_map(|(_, peer)| peer.as_ref());
-        while Instant::now() < deadline && listening().any(|peer| peer.unsent.load(Ordering::Acquire) > 0) {
+        let waits = |peer: &Peer| peer.unsent.load(Ordering::Acquire) > 0 && !peer.unreachable.load(Ordering::Acquire);
+        while Instant::now() < deadline && self.inner.peers.iter().flatten().any(waits) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
     /// Waits for no answer from here on: this process is about to leave.
     pub fn stop_waiting(&self) {
-        self.inner.stopping.store(true, Ordering::Release);
+        self.inner.note(&self.inner.stopping);
     }
 
     /// Says goodbye: the others stop, too, and name the reason. From here on no loss is noticed.
@@ -379,12 +398,34 @@ impl Cluster {
 
 impl Links for Cluster {
     fn connect(&self, graph: &str, number: u64, stop: &AtomicBool) -> Result<Vec<Option<TcpStream>>, String> {
-        self.inner.mesh.connect(graph, number, stop)
+        let streams = self.inner.mesh.connect(graph, number, stop)?;
+        streams.iter().flatten().try_for_each(|stream| {
+            end_when_unheard(stream, self.inner.peer_timeout).map_err(|error| format!("a connection for {graph} cannot be used: {error}"))
+        })?;
+        Ok(streams)
+    }
+
+    fn broke(&self, graph: &str, process: usize, why: &str) {
+        let why = format!("the connection for rows of the {graph} graph broke: {why}");
+        self.inner.lock().broken.get_or_insert(Broken { process, why, since: Instant::now() });
     }
 
     fn ended(&self) -> Option<String> {
-        self.inner.mesh.over()
+        let broken = self.inner.lock().broken.clone();
+        self.inner.mesh.over().or_else(|| broken.map(|Broken { process, why, .. }| format!("{}: {why}", self.name(process))))
     }
+}
+
+/// Has the system end a connection on which nothing is heard for as long as a process may be silent: neither that data has
+/// arrived nor, when there is none, that the other side is there.
+fn end_when_unheard(stream: &TcpStream, patience: Duration) -> std::io::Result<()> {
+    let probes = Duration::from_secs((patience.as_secs() / 3).clamp(1, PROBES_SECONDS_MAX));
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, probes)?;
+    sockopt::set_tcp_keepintvl(stream, probes)?;
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(stream, i32::try_from(patience.as_millis()).unwrap_or(i32::MAX) as u32)?;
+    Ok(())
 }
 
 /// Something that was asked. Its answer is waited for until this is dropped.
@@ -468,6 +509,16 @@ impl Inner {
         }
     }
 
+    /// How long it is waited for the loss that may be behind a broken connection. Whoever exchanges rows stands still meanwhile: less
+    /// than the others accept.
+    fn loss_patience(&self) -> Duration {
+        LOSS_PATIENCE.min(self.peer_timeout / 2)
+    }
+
+    fn is_done(&self, process: usize) -> bool {
+        self.peers[process].as_ref().is_some_and(|peer| peer.done.load(Ordering::Acquire))
+    }
+
     /// Sets what somebody may wait for.
     fn note(&self, what: &AtomicBool) {
         what.store(true, Ordering::Release);
@@ -480,7 +531,7 @@ impl Inner {
     }
 
     fn end(&self, process: usize, why: String, stopped: bool) {
-        if let Some(peer) = self.peers[process].as_ref().filter(|peer| peer.done.load(Ordering::Acquire)) {
+        if let Some(peer) = self.peers[process].as_ref().filter(|_| self.is_done(process)) {
             // It went when all were done, this process, too.
             return self.note(&peer.knows_done);
         }
@@ -505,7 +556,7 @@ impl Inner {
 
     /// Body of the thread that notices who does nothing any more.
     fn watch(&self) {
-        let mut standing: Vec<Standing> = self.peers.iter().map(|_| Standing::default()).collect();
+        let mut standing: Vec<Standing> = self.peers.iter().map(|_| Standing::new(Instant::now())).collect();
         while self.lock().lost.is_none() && !self.leaving.load(Ordering::Acquire) {
             for (process, peer) in self.peers.iter().enumerate() {
                 let Some(peer) = peer else { continue };
@@ -517,10 +568,15 @@ impl Inner {
                 if peer.heard.load(Ordering::Acquire) == NEVER && self.started.elapsed() > self.connect_timeout + self.peer_timeout {
                     self.lose(process, "it never said a word".to_owned());
                 }
-                let tick = peer.tick.load(Ordering::Acquire);
-                if let Some(stands) = standing[process].look(tick, self.tick.load(Ordering::Acquire), self.peer_timeout) {
-                    self.lose(process, format!("it stands at tick {tick} for {:.1} s, and all answers with it", stands.as_secs_f64()));
+                let pace = peer.pace.get();
+                if let Some(stands) = standing[process].look(Instant::now(), pace, self.pace.get(), self.peer_timeout) {
+                    let stands = stands.as_secs_f64();
+                    self.lose(process, format!("it stands at tick {} for {stands:.1} s, and all answers with it", pace.tick));
                 }
+            }
+            let broken = self.lock().broken.clone().filter(|broken| broken.since.elapsed() > self.loss_patience());
+            if let Some(Broken { process, why, .. }) = broken.filter(|broken| !self.is_done(broken.process)) {
+                self.lose(process, why);
             }
             std::thread::sleep(BEAT);
         }
@@ -528,15 +584,14 @@ impl Inner {
 
     /// Body of the thread that writes to a process.
     fn say(&self, process: usize, mut stream: TcpStream, queue: &Receiver<Vec<u8>>) {
+        let Some(peer) = &self.peers[process] else { return };
         let mut last_beat = Instant::now();
         loop {
             let message = queue.recv_timeout(BEAT.saturating_sub(last_beat.elapsed()));
             let written = match message {
                 Ok(message) => {
                     let written = stream.write_all(&message);
-                    if let Some(peer) = &self.peers[process] {
-                        peer.unsent.fetch_sub(1, Ordering::AcqRel);
-                    }
+                    peer.unsent.fetch_sub(1, Ordering::AcqRel);
                     written
                 }
                 Err(RecvTimeoutError::Timeout) => Ok(()),
@@ -547,9 +602,11 @@ impl Inner {
                     return Ok(());
                 }
                 last_beat = Instant::now();
-                stream.write_all(&encode(Kind::Beat, self.tick.load(Ordering::Acquire), &[], &[]).expect("it is short"))
+                let Pace { tick, pause } = self.pace.get();
+                stream.write_all(&encode(Kind::Beat, tick, &json(&pause), &[]).expect("it is short"))
             });
             if written.is_err() {
+                peer.unreachable.store(true, Ordering::Release);
                 // What it said last names the reason: whoever hears it comes to the end after that.
                 return drop(stream.shutdown(Shutdown::Both));
             }
@@ -581,7 +638,7 @@ impl Inner {
         let heard = || peer.heard.store(self.started.elapsed().as_millis() as u64, Ordering::Release);
         let Frame { kind, number, head, body } = read(reader, &heard)?;
         match kind {
-            Kind::Beat => drop(peer.tick.fetch_max(number, Ordering::AcqRel)),
+            Kind::Beat => peer.pace.set(Pace { tick: number, pause: serde_json::from_slice(&head).unwrap_or_default() }),
             Kind::Request => self.carry_out(process, number, head, body),
             Kind::Answer => self.answered(number, Ok(head)),
             Kind::NoAnswer => self.answered(number, Err(text(&head))),
@@ -601,7 +658,7 @@ impl Inner {
     fn hear_of(&self, process: usize, lost: usize, Loss { why, stopped }: Loss) {
         let who = self.mesh.membership.name(process);
         if lost == self.mesh.membership.process {
-            self.lose(process, format!("it gave this process up: {why}"));
+            self.lose(process, format!("it gave {} up: {why}", self.mesh.membership.name(lost)));
         } else if lost < self.peers.len() {
             // The reason of one that stopped is in its own words.
             let why = if stopped { why } else { format!("{why}, as {who} noticed") };
@@ -632,25 +689,4 @@ impl Inner {
 /// What a head says that is a text.
 fn text(head: &[u8]) -> String {
     serde_json::from_slice(head).unwrap_or_else(|_| "it did not say why".to_owned())
-}
-
-/// The tick of a process, since when it stands there, and this process's tick at that moment.
-#[derive(Default)]
-struct Standing {
-    tick: u64,
-    own: u64,
-    since: Option<Instant>,
-}
-
-impl Standing {
-    /// How long it has stood still, if that is too long, and this process's tick, which is in milliseconds, went on for as long.
-    /// Ticks begin when the processes serve; when none goes on, as on a disk that all wait for, none is to blame.
-    fn look(&mut self, tick: u64, own: u64, patience: Duration) -> Option<Duration> {
-        if tick != self.tick || tick == 0 {
-            *self = Self { tick, own, since: Some(Instant::now()) };
-        }
-        let stands = self.since.map_or(Duration::ZERO, |since| since.elapsed());
-        let went_on = own.saturating_sub(self.own);
-        (stands > patience && u128::from(went_on) > patience.as_millis()).then_some(stands)
-    }
 }

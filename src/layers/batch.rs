@@ -135,7 +135,7 @@ pub fn run_batch<E: Event>(
             Err(RecvTimeoutError::Timeout) => {}
         }
         if let Some(message) = broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            fail(BatchError::Broken(message));
+            fail(BatchError::Broken(crew.ended().unwrap_or(message)));
             // The worker that stands still keeps them.
             results.lock().unwrap_or_else(PoisonError::into_inner).fill_with(|| None);
             break Vec::new();

@@ -18,6 +18,8 @@ use timely::worker::Worker;
 use crate::operators::Codec;
 use crate::runs::Portion;
 
+use super::wire::{End, Wire};
+
 /// What an error of ours says that [is one](is_broken_exchange).
 pub(super) const NO_LONGER_EXCHANGED: &str = "rows are no longer exchanged";
 
@@ -27,6 +29,10 @@ pub trait Links: Send + Sync {
     /// and get the ends of streams that nothing else uses; numbers of a name ascend. Returns when all have asked, or with the
     /// reason why that will not be: `stop` was set, or a process is gone.
     fn connect(&self, graph: &str, number: u64, stop: &AtomicBool) -> Result<Vec<Option<TcpStream>>, String>;
+
+    /// Takes note that the connection of a graph to a process broke. It may be that the process is gone, and that nobody knows yet.
+    /// Called on the threads that exchange rows, once or more often for each connection.
+    fn broke(&self, _graph: &str, _process: usize, _why: &str) {}
 
     /// Why rows are no longer exchanged, once that is so. Connections need not show it: a process may end each in good order.
     fn ended(&self) -> Option<String> {
@@ -104,6 +110,14 @@ impl Crew {
         self.links.as_ref()?.ended()
     }
 
+    /// What a worker said when it panicked; if it was that rows [cannot be exchanged](is_broken_exchange), the reason for that.
+    pub(super) fn explain(&self, message: String) -> String {
+        match self.ended().filter(|_| is_broken_exchange(&message)) {
+            Some(why) => format!("{NO_LONGER_EXCHANGED}: {why}"),
+            None => message,
+        }
+    }
+
     /// Which of a view's shards this process has.
     pub(super) fn portion(&self) -> Portion {
         Portion { first: self.own().start, of: self.peers() }
@@ -126,18 +140,20 @@ impl Crew {
             let communication = if self.serialized { Config::ProcessBinary(self.workers) } else { Config::Process(self.workers) };
             return timely::execute(timely::Config { communication, worker: config }, logic);
         };
-        let streams = links.connect(graph, self.graph, stop)?;
+        let streams = links.connect(graph, self.graph, stop)?.into_iter().enumerate();
+        let end = |process| End { graph: graph.to_owned(), process, links: Arc::clone(links) };
+        let wires = streams.map(|(process, stream)| Some(Wire::new(stream?, end(process)))).collect();
         let hooks = Hooks::default();
         let local = ProcessBuilder::new_typed_vector(self.workers, hooks.refill.clone(), hooks.spill.clone());
-        let (builders, guard) = initialize_networking_from_sockets(local, streams, self.process, self.workers, hooks)
+        let (builders, guard) = initialize_networking_from_sockets(local, wires, self.process, self.workers, hooks)
             .map_err(|error| format!("the connections between processes cannot be used: {error}"))?;
         let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
         timely::execute::execute_from(builders, Box::new(guard), config, logic)
     }
 }
 
-/// Whether a panic says that rows cannot be exchanged any more, because another process is gone: what timely's threads and workers
-/// then say. It is a consequence, and whoever knows which process is gone says more.
+/// Whether a panic says that rows cannot be exchanged any more, because another process is gone or a connection broke: what timely's
+/// threads and workers then say. It is a consequence, and [`Links::ended`] says more.
 pub fn is_broken_exchange(message: &str) -> bool {
     const SAID: [&str; 5] =
         ["timely communication error", "MergeQueue poisoned", "Send thread panic", "Recv thread panic", NO_LONGER_EXCHANGED];
@@ -188,7 +204,7 @@ pub(super) fn join<T: Send + 'static>(guards: WorkerGuards<T>) -> Vec<Result<T, 
 
 /// As [`join`], in a thread of its own, for whoever may learn that it would be in vain: workers of several processes end with those
 /// of the others, and one that [stands still](stand_still_when_broken) never does. What such a worker holds is held until the
-/// process ends, which is soon: its cluster has lost a process, unless a single connection broke.
+/// process ends, which is soon: its cluster has lost a process, or ends because a single connection broke.
 pub(super) fn join_beside<T: Send + 'static>(guards: WorkerGuards<T>) -> Receiver<Vec<Result<T, String>>> {
     let (done, joined) = bounded(1);
     // Without a thread for it, the guards wait where they are dropped.

@@ -15,6 +15,7 @@ mod graph;
 mod node;
 mod restore;
 mod speed;
+mod wire;
 
 pub use batch::{BatchError, BatchOutput, run_batch};
 pub use blueprint::Blueprint;

@@ -103,7 +103,8 @@ impl<E: Event> SpeedWorkers<E> {
 
     /// What a worker said when it panicked, if one did. No graph goes on then.
     pub fn panicked(&self) -> Option<String> {
-        self.panicked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let said = self.panicked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        said.map(|said| self.crew.explain(said))
     }
 
     /// Builds a graph of the dataflow on a base, fed from the base's frontier on. Events before `from`, which is the base's

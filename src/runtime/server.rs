@@ -3,7 +3,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -113,7 +112,6 @@ pub struct Server<E: Event> {
     shared: Arc<Shared<E>>,
     threads: Vec<JoinHandle<()>>,
     stop: Option<Sender<()>>,
-    ticker_stop: Arc<AtomicBool>,
 }
 
 pub(super) struct Shared<E: Event> {
@@ -205,15 +203,14 @@ impl<E: Event> Server<E> {
 
     fn serve(shared: Arc<Shared<E>>) -> Result<Self, StartError> {
         tracing::info!(started = shared.started.summary(), "serving");
-        let ticker_stop = Arc::new(AtomicBool::new(false));
-        let mut threads = vec![shared.start_ticker(Arc::clone(&ticker_stop)).map_err(|error| StartError::Threads(error.to_string()))?];
         let (stop, stopped) = bounded(0);
+        let mut threads = vec![shared.start_ticker(stopped.clone()).map_err(|error| StartError::Threads(error.to_string()))?];
         if shared.coordinator.is_some() {
             let scheduled = Arc::clone(&shared);
             let scheduler = std::thread::Builder::new().name("batch-cycle".to_owned()).spawn(move || scheduled.schedule(&stopped));
             threads.push(scheduler.map_err(|error| StartError::Threads(error.to_string()))?);
         }
-        Ok(Self { shared, threads, stop: Some(stop), ticker_stop })
+        Ok(Self { shared, threads, stop: Some(stop) })
     }
 
     /// What clients can ask of it.
@@ -253,7 +250,6 @@ impl<E: Event> Server<E> {
             cluster.stop_waiting();
         }
         self.shared.node.stop_batch();
-        self.ticker_stop.store(true, Ordering::Release);
         drop(self.stop.take());
         for thread in self.threads.drain(..) {
             if let Err(panic) = thread.join() {
@@ -354,17 +350,17 @@ impl<E: Event> Shared<E> {
     }
 
     /// Closes the current tick again and again: that is what makes answers fresh, also when nothing is appended.
-    fn start_ticker(self: &Arc<Self>, stop: Arc<AtomicBool>) -> std::io::Result<JoinHandle<()>> {
+    fn start_ticker(self: &Arc<Self>, stopped: Receiver<()>) -> std::io::Result<JoinHandle<()>> {
         let shared = Arc::clone(self);
         std::thread::Builder::new().name("ticks".to_owned()).spawn(move || {
-            while !stop.load(Ordering::Acquire) {
+            loop {
                 if let Some(cluster) = &shared.cluster {
                     // A process whose clock is behind would hold up all answers.
                     shared.log.raise(Tick(cluster.tick()));
                 }
                 let advanced = shared.log.advance();
                 if let (Some(cluster), Ok(frontier)) = (&shared.cluster, &advanced) {
-                    cluster.set_tick(frontier.0);
+                    cluster.set_tick(frontier.0, shared.options.tick);
                 }
                 let failure = advanced.err().map(|error| (error.to_string(), error.exit_code()));
                 if let Some((error, exit_code)) = failure.or_else(|| shared.node.failure().map(|failure| shared.reason_of(failure))) {
@@ -376,7 +372,9 @@ impl<E: Event> Shared<E> {
                     let _ = shared.fatal.set((error, exit_code));
                     return;
                 }
-                std::thread::sleep(shared.options.tick);
+                if stopped.recv_timeout(shared.options.tick) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
             }
         })
     }

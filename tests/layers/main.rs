@@ -283,18 +283,22 @@ fn a_batch_that_panics_on_one_process_fails_on_all() {
 /// What the test can do to links between processes.
 #[derive(Clone, Default)]
 struct Breaking {
-    streams: Arc<Mutex<Vec<TcpStream>>>,
+    /// With the processes at this end and at the other.
+    streams: Arc<Mutex<Vec<((usize, usize), TcpStream)>>>,
     ended: Arc<AtomicBool>,
+    /// Who said that a connection broke, and to which process.
+    broken: Arc<Mutex<Vec<(usize, usize)>>>,
 }
 
 impl Breaking {
     fn links(&self, processes: usize) -> Vec<Arc<dyn Links>> {
-        let breakable = |links| Arc::new(Breakable { links, breaking: self.clone() }) as Arc<dyn Links>;
-        loopback(processes).into_iter().map(breakable).collect()
+        let breakable = |(own, links)| Arc::new(Breakable { own, links, breaking: self.clone() }) as Arc<dyn Links>;
+        loopback(processes).into_iter().enumerate().map(breakable).collect()
     }
 }
 
 struct Breakable {
+    own: usize,
     links: Arc<dyn Links>,
     breaking: Breaking,
 }
@@ -302,9 +306,15 @@ struct Breakable {
 impl Links for Breakable {
     fn connect(&self, graph: &str, number: u64, stop: &AtomicBool) -> Result<Vec<Option<TcpStream>>, String> {
         let streams = self.links.connect(graph, number, stop)?;
-        let copies = streams.iter().flatten().map(|stream| stream.try_clone().expect("the stream is open"));
+        let open = streams.iter().enumerate().filter_map(|(other, stream)| Some((other, stream.as_ref()?)));
+        let copies = open.map(|(other, stream)| ((self.own, other), stream.try_clone().expect("the stream is open")));
         self.breaking.streams.lock().unwrap().extend(copies);
         Ok(streams)
+    }
+
+    fn broke(&self, graph: &str, process: usize, _why: &str) {
+        assert_eq!(graph, "batch");
+        self.breaking.broken.lock().unwrap().push((self.own, process));
     }
 
     fn ended(&self) -> Option<String> {
@@ -351,12 +361,18 @@ fn break_connections() {
             wait_for("all have met", || cut.lock().unwrap().len() == 6);
             std::thread::sleep(Duration::from_millis(round * 5));
             // One connection of the three.
-            cut.lock().unwrap()[0].shutdown(Shutdown::Both).expect("it was open");
+            let (between, stream) = &cut.lock().unwrap()[0];
+            stream.shutdown(Shutdown::Both).expect("it was open");
+            *between
         });
+        let said = Arc::clone(&breaking.broken);
         let ended = batch_everywhere(&dataflow, breaking.links(3), |_| Feed::new(Endless(0), Some(Tick(9))), stop_all);
-        cutting.join().expect("it does not panic");
+        let (one, other) = cutting.join().expect("it does not panic");
         let broken = |ended: &Result<(), BatchError>| ended.as_ref().is_err_and(|error| is_broken_exchange(&error.to_string()));
         assert!(ended.iter().all(Result::is_err) && ended.iter().any(broken), "round {round}: {ended:?}");
+        wait_for("both say which connection broke", || [(one, other), (other, one)].iter().all(|end| said.lock().unwrap().contains(end)));
+        let said = said.lock().unwrap();
+        assert!(said.iter().all(|end| [(one, other), (other, one)].contains(end)), "round {round}: {said:?}");
     }
 }
 

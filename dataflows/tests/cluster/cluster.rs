@@ -55,6 +55,13 @@ impl Plan {
         self
     }
 
+    /// With another value of an option that it has.
+    pub fn set(mut self, option: &str, value: &str) -> Self {
+        let at = self.more.iter().position(|argument| argument == option).expect("it has the option");
+        self.more[at + 1] = value.to_owned();
+        self
+    }
+
     /// With the timeouts of tests that lose a process.
     pub fn hasty(self) -> Self {
         let peer_timeout = format!("{}ms", PEER_TIMEOUT.as_millis());

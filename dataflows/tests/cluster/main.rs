@@ -7,6 +7,7 @@
 //! | `clients` | producers, tokens and keys do not depend on which process is asked |
 //! | `handshake` | processes that do not fit together say so and end; strangers disturb nobody |
 //! | `hung` | a process that hangs makes only those answers fail that need it |
+//! | `ticks` | ticks that are longer than processes may be silent |
 //! | `loss` | a process that is gone ends the others, and costs no event |
 //! | `chaos` | kills and stops again and again, under load |
 //! | `netns` | links that fail, lose and delay |
@@ -26,6 +27,7 @@ mod netns;
 #[path = "../../../tests/cluster_support/ports.rs"]
 mod ports;
 mod supervisor;
+mod ticks;
 #[path = "../../../tests/faults/tools.rs"]
 #[allow(dead_code, reason = "the log's tests use the rest")]
 mod tools;

@@ -26,7 +26,7 @@ struct Networks {
 
 impl Networks {
     fn new(test: &str) -> Result<Self, Lack> {
-        installed(&["ip", "nft", "tc"])?;
+        installed(&["ip", "nft", "ss", "tc"])?;
         let names = ["a", "b"].map(|side| format!("lf-{test}-{}-{side}", std::process::id()));
         run("ip", &["netns", "add", &names[0]]).map_err(Lack::Kernel)?;
         let networks = Self { names };
@@ -65,8 +65,19 @@ impl Networks {
         self.exec(side, &["nft", "delete table ip lossy"]);
     }
 
-    fn exec(&self, side: usize, command: &[&str]) {
-        run("ip", &[&["netns", "exec", &self.names[side]], command].concat()).expect("it worked a moment ago");
+    fn exec(&self, side: usize, command: &[&str]) -> String {
+        run("ip", &[&["netns", "exec", &self.names[side]], command].concat()).expect("it worked a moment ago")
+    }
+
+    /// The port on the side of process 1 of the connection on which rows are exchanged: the only one that is probed when nothing is
+    /// on its way.
+    fn port_for_rows(&self) -> String {
+        eventually("a connection is quiet, and probed", || {
+            let connections = self.exec(1, &["ss", "-tnoH", "state", "established", "dport", "=", ":2101"]);
+            let probed = connections.lines().find(|connection| connection.contains("timer:(keepalive"))?;
+            let own = format!("{}:", address(1));
+            probed.split_whitespace().find_map(|word| word.strip_prefix(&own)).map(str::to_owned)
+        })
     }
 
     /// Does something as if on the machine of one side. Only this thread moves there.
@@ -277,6 +288,43 @@ fn a_link_that_fails_for_longer_ends_both_and_costs_nothing() {
             });
             drop(listener);
         });
+    }
+    let members = networks.start(&plan);
+    load.run(&networks, &members, CALM);
+    load.check(&networks, members, NAME);
+}
+
+/// Both processes used to end with "MergeQueue poisoned." and exit code 101; a connection on which nothing arrived any more was never
+/// noticed.
+#[test]
+fn a_connection_for_rows_that_breaks_by_itself_ends_both_and_costs_nothing() {
+    const NAME: &str = "a_connection_for_rows_that_breaks_by_itself_ends_both_and_costs_nothing";
+    let networks = needs!(NAME, Networks::new("rows"));
+    let dir = Dir::new();
+    let plan = networks.plan(Plan::new(&dir, "bank", (2, 1)).set("--batch-interval", "0").hasty(), &dir);
+    let quiet = plan.clone().set("--tick", "1h");
+    let mut load = Load::new(seed());
+    let cuts = [
+        ("it is reset", &plan, 0, "sport", "reject with tcp reset"),
+        ("what process 1 sends is dropped", &plan, 0, "sport", "drop"),
+        ("what process 0 sends is dropped", &plan, 1, "dport", "drop"),
+        ("nothing is sent, and would be dropped", &quiet, 0, "sport", "drop"),
+    ];
+    for (what, plan, side, port, rule) in cuts {
+        let members = networks.start(plan);
+        if !std::ptr::eq(plan, &quiet) {
+            load.run(&networks, &members, CALM);
+        }
+        networks.filter(side, &format!("tcp {port} {} {rule}", networks.port_for_rows()));
+        let since = Instant::now();
+        for (side, member) in members.into_iter().enumerate() {
+            let ended = member.process.wait();
+            println!("{what}: process {side} ends after {:?}: {}", since.elapsed(), ended.err);
+            check_lost(&ended, &[plan.name(1 - side)]);
+            assert!(ended.err.contains("the connection for rows of the speed graph broke"), "{what}: {}", ended.err);
+            assert!(!ended.err.contains("MergeQueue"), "{what}: {}", ended.err);
+        }
+        networks.drop_nothing(side);
     }
     let members = networks.start(&plan);
     load.run(&networks, &members, CALM);

@@ -144,14 +144,14 @@ impl Load {
         let (writers, readers) = (self.writers.iter_mut(), self.readers.iter_mut());
         std::thread::scope(|scope| {
             for (side, (writer, reader)) in writers.zip(readers).enumerate() {
-                let client = &members[side].client;
+                let (client, process) = (&members[side].client, &members[side].process);
                 // What went wrong is tried again: the link may be down.
                 scope.spawn(move || {
                     networks.on(side, || {
                         let mut done = 0;
                         while done == 0 || began.elapsed() < time {
                             done += usize::from(writer.append(&fresh(client)).is_ok());
-                            assert!(began.elapsed() < RIDDEN_OUT, "no append for {RIDDEN_OUT:?} on side {side}");
+                            assert!(began.elapsed() < RIDDEN_OUT, "no append for {RIDDEN_OUT:?} on side {side}: {}", process.stderr());
                         }
                     });
                 });
@@ -160,7 +160,7 @@ impl Load {
                         let before = reader.rounds;
                         while reader.rounds == before || began.elapsed() < time {
                             let _ = reader.round(&fresh(client));
-                            assert!(began.elapsed() < RIDDEN_OUT, "no answer for {RIDDEN_OUT:?} on side {side}");
+                            assert!(began.elapsed() < RIDDEN_OUT, "no answer for {RIDDEN_OUT:?} on side {side}: {}", process.stderr());
                         }
                     });
                 });

@@ -33,6 +33,9 @@ const NEVER: u64 = u64::MAX;
 const OUTGOING_MAX: usize = 1024;
 /// How long it may take until a loss is noticed, once connections are broken; no longer than half the peer timeout.
 const LOSS_PATIENCE: Duration = Duration::from_secs(5);
+/// How many times the peer timeout rows may be on their way. Where packets are lost, TCP repeats one after longer and longer pauses:
+/// whether the network is gone is judged by beats, and only a connection that nothing passes while those do ends after this.
+const ROWS_PATIENCE: u32 = 2;
 /// Longest pause between probes of a connection that Linux takes.
 const PROBES_SECONDS_MAX: u64 = 32_767;
 
@@ -400,7 +403,8 @@ impl Links for Cluster {
     fn connect(&self, graph: &str, number: u64, stop: &AtomicBool) -> Result<Vec<Option<TcpStream>>, String> {
         let streams = self.inner.mesh.connect(graph, number, stop)?;
         streams.iter().flatten().try_for_each(|stream| {
-            end_when_unheard(stream, self.inner.peer_timeout).map_err(|error| format!("a connection for {graph} cannot be used: {error}"))
+            let patience = self.inner.peer_timeout.saturating_mul(ROWS_PATIENCE);
+            end_when_unheard(stream, patience).map_err(|error| format!("a connection for {graph} cannot be used: {error}"))
         })?;
         Ok(streams)
     }
@@ -416,8 +420,8 @@ impl Links for Cluster {
     }
 }
 
-/// Has the system end a connection on which nothing is heard for as long as a process may be silent: neither that data has
-/// arrived nor, when there is none, that the other side is there.
+/// Has the system end a connection on which nothing is heard for so long: neither that data has arrived nor, when there is none, that
+/// the other side is there.
 fn end_when_unheard(stream: &TcpStream, patience: Duration) -> std::io::Result<()> {
     let probes = Duration::from_secs((patience.as_secs() / 3).clamp(1, PROBES_SECONDS_MAX));
     sockopt::set_socket_keepalive(stream, true)?;

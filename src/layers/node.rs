@@ -462,7 +462,8 @@ impl<E: Event> Node<E> {
         let deadline = Instant::now() + PATIENCE;
         let given_up = || Instant::now() > deadline || self.stop.load(Ordering::Acquire) || self.failure_of(&graph).is_some();
         if !self.serving.switch(served, given_up) {
-            return Err(failed("the new speed graph did not catch up", 1));
+            let (reason, exit_code) = self.failure_of(&graph).unwrap_or_else(|| ("the new speed graph did not catch up".to_owned(), 1));
+            return Err(failed(reason, exit_code));
         }
         reach(Step::HandoverAfterSwitch);
         let mut state = self.state();

@@ -509,8 +509,8 @@ fn a_connection_for_rows_that_breaks_by_itself_is_a_loss() {
         met.into_iter().map(|cluster| cluster.unwrap_or_else(|error| panic!("{error}"))).collect::<Vec<_>>()
     };
     let clusters = meet_hasty();
-    clusters[1].broke("batch", 2, "reset");
-    let why = "the connection for rows of the batch graph broke: reset";
+    clusters[1].broke("speed", 2, "reset");
+    let why = "the connection for rows of the speed graph broke: reset";
     assert_eq!(clusters[1].ended(), Some(format!("{}: {why}", clusters[1].name(2))));
     for (process, cluster) in clusters.iter().enumerate() {
         let error = cluster.wait_for_loss(PATIENCE).expect("it is noticed");

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt;
 
 use crate::log::frame::LogId;
 
@@ -27,6 +28,9 @@ const REFUSED_REDIAL: Duration = Duration::from_millis(500);
 const GRAPH_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// How long a process that gives up waits for others to have heard why.
 const DISMISSAL: Duration = Duration::from_millis(500);
+/// Pause between probes of a connection on which nothing is said yet, and how many may stay without an answer.
+const PROBE_PAUSE: Duration = Duration::from_secs(2);
+const PROBES: u32 = 3;
 /// How often someone who waits looks whether there is still something to wait for.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -114,6 +118,7 @@ impl Mesh {
             return dismiss(vec![stream], &over);
         }
         if !state.started {
+            probe(&stream, true);
             state.met.insert(process, Met { life, talk: Some(stream) });
         }
     }
@@ -176,7 +181,9 @@ impl Mesh {
             let missing: Vec<usize> = others.filter(|process| !state.met.contains_key(process)).collect();
             if missing.is_empty() {
                 state.started = true;
-                return Ok(state.met.iter_mut().filter_map(|(process, met)| Some((*process, met.talk.take()?))).collect());
+                let met = state.met.iter_mut().filter_map(|(process, met)| Some((*process, met.talk.take()?)));
+                // From now on there are beats.
+                return Ok(met.inspect(|(_, stream)| probe(stream, false)).collect());
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -421,6 +428,15 @@ fn dismiss(mut streams: Vec<TcpStream>, why: &str) {
             && stream.set_read_timeout(Some(left())).and_then(|()| stream.read(&mut [0; 4096])).is_ok_and(|bytes| bytes > 0)
         {}
     }
+}
+
+/// Has the system find out whether the other side of a connection is still there, though nothing is said on it: a machine that lost
+/// power does not end its connections. Where that cannot be had, nobody is worse off than before.
+fn probe(stream: &TcpStream, probed: bool) {
+    let _ = sockopt::set_tcp_keepidle(stream, PROBE_PAUSE)
+        .and_then(|()| sockopt::set_tcp_keepintvl(stream, PROBE_PAUSE))
+        .and_then(|()| sockopt::set_tcp_keepcnt(stream, PROBES))
+        .and_then(|()| sockopt::set_socket_keepalive(stream, probed));
 }
 
 /// Whether the other side has ended a connection. What it said before may still be there to be read.

@@ -84,6 +84,8 @@ pub fn run_batch<E: Event>(
     let results: Arc<Mutex<Vec<Option<Part>>>> = Arc::new(Mutex::new((0..crew.workers()).map(|_| None).collect()));
     let failed: Arc<Mutex<Option<BatchError>>> = Arc::default();
     let broken: Arc<Mutex<Option<String>>> = Arc::default();
+    // A batch can be tried again: that it lost a connection is no reason to end more than it.
+    let cause: Arc<Mutex<Option<String>>> = Arc::default();
     let working = Arc::new(AtomicUsize::new(crew.workers()));
 
     let guards = {
@@ -91,7 +93,12 @@ pub fn run_batch<E: Event>(
         let (dataflow, feed, halted, results, failed, stop) =
             (Arc::clone(dataflow), Arc::clone(&feed), Arc::clone(&halted), Arc::clone(&results), Arc::clone(&failed), Arc::clone(stop));
         let (places, given_up) = (crew.clone(), Arc::clone(&stop));
-        crew.execute("batch", &given_up, move |worker| {
+        let cause = Arc::clone(&cause);
+        let broke = Arc::new(move |process, why: &str| {
+            let why = format!("the connection for rows to process {process} broke: {why}");
+            cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        });
+        crew.execute("batch", &given_up, broke, move |worker| {
             stand_still_when_broken(Arc::clone(&said));
             if let Err(error) = rustix::process::nice(BATCH_NICE) {
                 tracing::debug!(%error, "the batch layer runs at normal priority");
@@ -135,7 +142,10 @@ pub fn run_batch<E: Event>(
             Err(RecvTimeoutError::Timeout) => {}
         }
         if let Some(message) = broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            fail(BatchError::Broken(crew.ended().unwrap_or(message)));
+            // The thread that used the connection may be about to say why.
+            std::thread::sleep(LOOK_PAUSE);
+            let cause = || cause.lock().unwrap_or_else(PoisonError::into_inner).take();
+            fail(BatchError::Broken(crew.ended().or_else(cause).unwrap_or(message)));
             // The worker that stands still keeps them.
             results.lock().unwrap_or_else(PoisonError::into_inner).fill_with(|| None);
             break Vec::new();

@@ -18,7 +18,7 @@ use timely::worker::Worker;
 use crate::operators::Codec;
 use crate::runs::Portion;
 
-use super::wire::{End, Wire};
+use super::wire::{Broke, End, Wire};
 
 /// What an error of ours says that [is one](is_broken_exchange).
 pub(super) const NO_LONGER_EXCHANGED: &str = "rows are no longer exchanged";
@@ -30,8 +30,8 @@ pub trait Links: Send + Sync {
     /// reason why that will not be: `stop` was set, or a process is gone.
     fn connect(&self, graph: &str, number: u64, stop: &AtomicBool) -> Result<Vec<Option<TcpStream>>, String>;
 
-    /// Takes note that the connection of a graph to a process broke. It may be that the process is gone, and that nobody knows yet.
-    /// Called on the threads that exchange rows, once or more often for each connection.
+    /// Takes note that the connection to a process of a graph that cannot be built anew broke. It may be that the process is gone,
+    /// and that nobody knows yet. Called on the threads that exchange rows, once or more often for each connection.
     fn broke(&self, _graph: &str, _process: usize, _why: &str) {}
 
     /// Why rows are no longer exchanged, once that is so. Connections need not show it: a process may end each in good order.
@@ -128,8 +128,13 @@ impl Crew {
         worker - self.process * self.workers
     }
 
+    /// As [`Links::broke`].
+    pub(super) fn broke(&self, graph: &str, process: usize, why: &str) {
+        self.links.iter().for_each(|links| links.broke(graph, process, why));
+    }
+
     /// Starts the workers.
-    pub(super) fn execute<T, F>(&self, graph: &str, stop: &AtomicBool, logic: F) -> Result<WorkerGuards<T>, String>
+    pub(super) fn execute<T, F>(&self, graph: &str, stop: &AtomicBool, broke: Broke, logic: F) -> Result<WorkerGuards<T>, String>
     where
         T: Send + 'static,
         F: Fn(&mut Worker) -> T + Send + Sync + 'static,
@@ -141,7 +146,7 @@ impl Crew {
             return timely::execute(timely::Config { communication, worker: config }, logic);
         };
         let streams = links.connect(graph, self.graph, stop)?.into_iter().enumerate();
-        let end = |process| End { graph: graph.to_owned(), process, links: Arc::clone(links) };
+        let end = |process| End { process, broke: Arc::clone(&broke) };
         let wires = streams.map(|(process, stream)| Some(Wire::new(stream?, end(process)))).collect();
         let hooks = Hooks::default();
         let local = ProcessBuilder::new_typed_vector(self.workers, hooks.refill.clone(), hooks.spill.clone());
@@ -153,7 +158,7 @@ impl Crew {
 }
 
 /// Whether a panic says that rows cannot be exchanged any more, because another process is gone or a connection broke: what timely's
-/// threads and workers then say. It is a consequence, and [`Links::ended`] says more.
+/// threads and workers then say. It is a consequence: [`Links::ended`], or what the connection said, is the cause.
 pub fn is_broken_exchange(message: &str) -> bool {
     const SAID: [&str; 5] =
         ["timely communication error", "MergeQueue poisoned", "Send thread panic", "Recv thread panic", NO_LONGER_EXCHANGED];
@@ -204,7 +209,7 @@ pub(super) fn join<T: Send + 'static>(guards: WorkerGuards<T>) -> Vec<Result<T, 
 
 /// As [`join`], in a thread of its own, for whoever may learn that it would be in vain: workers of several processes end with those
 /// of the others, and one that [stands still](stand_still_when_broken) never does. What such a worker holds is held until the
-/// process ends, which is soon: its cluster has lost a process, or ends because a single connection broke.
+/// process ends, which is soon if its cluster has lost a process, and not if a single connection of a batch broke.
 pub(super) fn join_beside<T: Send + 'static>(guards: WorkerGuards<T>) -> Receiver<Vec<Result<T, String>>> {
     let (done, joined) = bounded(1);
     // Without a thread for it, the guards wait where they are dropped.

@@ -68,8 +68,9 @@ impl<E: Event> SpeedWorkers<E> {
         let (started, threads) = unbounded();
         let panicked: Arc<Mutex<Option<String>>> = Arc::default();
         let (stopped, panic_of) = (Arc::clone(&stop), Arc::clone(&panicked));
-        let places = crew.clone();
-        let guards = crew.execute("speed", &stop, move |worker| {
+        let (places, links) = (crew.clone(), crew.clone());
+        let broke = Arc::new(move |process, why: &str| links.broke("speed", process, why));
+        let guards = crew.execute("speed", &stop, broke, move |worker| {
             let index = places.local(worker.index());
             let queue = receivers.lock().expect("no worker panics here")[index].take().expect("each worker starts once");
             started.send((index, std::thread::current())).expect("the starter waits");

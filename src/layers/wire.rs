@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use timely::communication::allocator::zero_copy::stream::Stream;
 
-use super::crew::Links;
+/// Is told to which process a connection broke, and why; once or more often for each.
+pub(super) type Broke = Arc<dyn Fn(usize, &str) + Send + Sync>;
 
 /// One end of a connection.
 pub(super) struct Wire {
@@ -19,9 +20,8 @@ pub(super) struct Wire {
 
 /// Where a connection leads, and who is told that it broke.
 pub(super) struct End {
-    pub graph: String,
     pub process: usize,
-    pub links: Arc<dyn Links>,
+    pub broke: Broke,
 }
 
 impl End {
@@ -29,7 +29,7 @@ impl End {
         loop {
             match used() {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                used => return used.inspect_err(|error| self.links.broke(&self.graph, self.process, &error.to_string())),
+                used => return used.inspect_err(|error| (self.broke)(self.process, &error.to_string())),
             }
         }
     }
@@ -76,7 +76,7 @@ impl Stream for Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         if self.closed && std::thread::panicking() {
-            self.end.links.broke(&self.end.graph, self.end.process, "the other side closed it");
+            (self.end.broke)(self.end.process, "the other side closed it");
         }
     }
 }

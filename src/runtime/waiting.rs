@@ -1,5 +1,5 @@
 //! How many requests of clients may wait, each on a thread, for another process or for their turn. Whoever needs nobody finds a
-//! thread then, however many wait for a process that hangs.
+//! thread then, however many wait for a process that is silent.
 
 use std::time::Duration;
 

@@ -69,9 +69,9 @@ impl Networks {
         run("ip", &[&["netns", "exec", &self.names[side]], command].concat()).expect("it worked a moment ago")
     }
 
-    /// The port on the side of process 1 of the connection on which rows are exchanged: the only one that is probed when nothing is
-    /// on its way.
-    fn port_for_rows(&self) -> String {
+    /// The port on the side of process 1 of the connection to process 0 that is probed when nothing is on its way. Among processes
+    /// that have met, that is only the one on which rows are exchanged.
+    fn probed_port(&self) -> String {
         eventually("a connection is quiet, and probed", || {
             let connections = self.exec(1, &["ss", "-tnoH", "state", "established", "dport", "=", ":2101"]);
             let probed = connections.lines().find(|connection| connection.contains("timer:(keepalive"))?;
@@ -102,14 +102,16 @@ impl Networks {
 
     /// Starts a process on the machine of each side.
     fn start(&self, plan: &Plan) -> [Serving; 2] {
-        let guards = [0, 1].map(|side| {
-            let command = plan.command(side);
-            let mut inside = std::process::Command::new("ip");
-            inside.args(["netns", "exec", &self.names[side]]).arg(command.get_program()).args(command.get_args());
-            inside.env_remove("LAMBDAFLOW_TO").env_remove("LAMBDAFLOW_LOG");
-            start(inside, "")
-        });
-        guards.map(Serving::from)
+        [0, 1].map(|side| self.launch(plan, side, side)).map(Serving::from)
+    }
+
+    /// Starts one process on the machine of a side.
+    fn launch(&self, plan: &Plan, process: usize, side: usize) -> Guard {
+        let command = plan.command(process);
+        let mut inside = std::process::Command::new("ip");
+        inside.args(["netns", "exec", &self.names[side]]).arg(command.get_program()).args(command.get_args());
+        inside.env_remove("LAMBDAFLOW_TO").env_remove("LAMBDAFLOW_LOG");
+        start(inside, "")
     }
 }
 
@@ -294,6 +296,25 @@ fn a_link_that_fails_for_longer_ends_both_and_costs_nothing() {
     load.check(&networks, members, NAME);
 }
 
+/// The machine of one that was met loses power, so that nobody hears of its end, while a third has yet to come.
+#[test]
+fn a_process_that_vanishes_during_the_start_is_looked_for_again() {
+    const NAME: &str = "a_process_that_vanishes_during_the_start_is_looked_for_again";
+    let networks = needs!(NAME, Networks::new("start"));
+    let dir = Dir::new();
+    let mut plan = networks.plan(Plan::new(&dir, "bank", (3, 1)), &dir);
+    plan.addresses.push(format!("{}:2102", address(1)));
+    plan.hostfile = dir.file("three", plan.addresses.join("\n"));
+    let first = networks.launch(&plan, 0, 0);
+    let waiting = networks.launch(&plan, 1, 1);
+    networks.drop_incoming(1, &format!("tcp dport {}", networks.probed_port()));
+    first.kill();
+    eventually("it is missed", || waiting.stderr().contains("process 0 (10.77.0.1:2101): it came, and is gone").then_some(()));
+    let rest = [networks.launch(&plan, 0, 0), networks.launch(&plan, 2, 1)];
+    let members = rest.into_iter().chain([waiting]).map(Serving::from).collect();
+    Cluster { members }.stop();
+}
+
 /// Both processes used to end with "MergeQueue poisoned." and exit code 101; a connection on which nothing arrived any more was never
 /// noticed.
 #[test]
@@ -315,7 +336,7 @@ fn a_connection_for_rows_that_breaks_by_itself_ends_both_and_costs_nothing() {
         if !std::ptr::eq(plan, &quiet) {
             load.run(&networks, &members, CALM);
         }
-        networks.filter(side, &format!("tcp {port} {} {rule}", networks.port_for_rows()));
+        networks.filter(side, &format!("tcp {port} {} {rule}", networks.probed_port()));
         let since = Instant::now();
         for (side, member) in members.into_iter().enumerate() {
             let ended = member.process.wait();

@@ -11,6 +11,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 fn open(dir: &Path, segment_bytes_max: u64) -> Result<Log<Note>, LogError> {
     let options = LogOptions { segment_bytes_max, ..LogOptions::default() };
@@ -36,25 +37,36 @@ fn temporary() -> tempfile::TempDir {
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
 
+/// Copies that must be made of a whole log.
+const COPIES: u64 = 100;
+/// Events that may be written while a copy is made.
+const WRITTEN_PER_COPY: u64 = 500;
+
 #[test]
 fn a_copy_of_a_live_directory_opens_with_all_that_was_acknowledged_or_says_why_it_does_not() {
     let place = temporary();
     let live = place.path().join("log");
     let log = open(&live, 20_000).unwrap();
-    let (acked, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (acked, allowed, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     let (mut opened, mut refused) = (0, 0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::SeqCst) {
                 let number = acked.load(Ordering::SeqCst);
+                if number == allowed.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_micros(100));
+                    continue;
+                }
                 log.append(vec![note(number)]).unwrap();
                 acked.store(number + 1, Ordering::SeqCst);
                 log.advance().unwrap();
             }
         });
-        for round in 0..200 {
+        for round in 0..400 {
             let to = place.path().join(format!("copy {round}"));
             let before = acked.load(Ordering::SeqCst);
+            // A writer that never rested could be faster than any copy.
+            allowed.fetch_add(WRITTEN_PER_COPY, Ordering::SeqCst);
             copy(&live, &to);
             let is_whole = verify(&RealDisk, &to).is_ok_and(|report| report.is_whole());
             match open(&to, 20_000) {
@@ -72,14 +84,14 @@ fn a_copy_of_a_live_directory_opens_with_all_that_was_acknowledged_or_says_why_i
                 }
             }
             std::fs::remove_dir_all(&to).unwrap();
-            if opened >= 20 {
+            if opened >= COPIES {
                 break;
             }
         }
         done.store(true, Ordering::SeqCst);
     });
     println!("{opened} copies opened, {refused} were refused");
-    assert!(opened >= 20, "{opened} copies opened, {refused} were refused");
+    assert!(opened >= COPIES, "{opened} copies opened, {refused} were refused");
 }
 
 #[test]

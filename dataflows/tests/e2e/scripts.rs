@@ -130,7 +130,7 @@ fn a_script_that_is_told_to_stop_starts_nothing_more() {
 fn mistakes_of_the_script_are_said() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/cluster.sh");
     let dir = Dir::new();
-    let one = dir.file("one", "127.0.0.1:2101\n");
+    let nobody = dir.file("nobody", "# to be written\n\n");
     let run = |arguments: &[&str]| {
         let mut command = Command::new(script);
         command.args(arguments);
@@ -139,5 +139,5 @@ fn mistakes_of_the_script_are_said() {
     run(&[]).says(&["scripts/cluster.sh HOSTFILE COMMAND", "LAMBDAFLOW_SSH"]);
     run(&["--help"]).says(&["scripts/cluster.sh HOSTFILE COMMAND"]);
     run(&[&dir.at("none"), "run"]).says(&["cannot be read"]);
-    run(&[&one, "run"]).says(&["names 1 processes"]);
+    run(&[&nobody, "run"]).says(&["names nobody"]);
 }

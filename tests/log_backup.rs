@@ -1,12 +1,14 @@
 //! A copy of a log's directory that is made while it is written to (rows O1, O2).
 //!
 //! The procedure: copy `mark` first, then `log.json`, `redactions.json` and the partitions; then `log verify` the copy, and
-//! begin again if it is not whole. A copy that opens has all that was acknowledged before it was begun.
+//! begin again if it is not whole, or if segments came or went meanwhile: the last one could have been missed. A copy that opens
+//! has all that was acknowledged before it was begun.
 mod log_support;
 
 use lambdaflow::log::{Log, LogError, LogOptions, SystemClock, Tick, verify};
 use lambdaflow::storage::RealDisk;
 use log_support::{Note, note, numbers, read_all, read_until_error};
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,18 +20,25 @@ fn open(dir: &Path, segment_bytes_max: u64) -> Result<Log<Note>, LogError> {
     Log::open(Arc::new(RealDisk), Arc::new(SystemClock), dir, options)
 }
 
-/// Copies files as `cp -r` does; those that vanish meanwhile are left out.
-fn copy(from: &Path, to: &Path) {
+/// Names of the files of the partition.
+fn listed(dir: &Path) -> BTreeSet<String> {
+    let listed = std::fs::read_dir(dir.join("p0000")).unwrap();
+    listed.map(|entry| format!("p0000/{}", entry.unwrap().file_name().to_str().unwrap())).collect()
+}
+
+/// Copies files as `cp -r` does; those that vanish meanwhile are left out. Whether the same files were there before and after.
+fn copy(from: &Path, to: &Path) -> bool {
     std::fs::create_dir_all(to.join("p0000")).unwrap();
     let mut names = vec!["mark".to_string(), "log.json".to_string()];
-    let listed = std::fs::read_dir(from.join("p0000")).unwrap();
-    names.extend(listed.map(|entry| format!("p0000/{}", entry.unwrap().file_name().to_str().unwrap())));
+    let before = listed(from);
+    names.extend(before.iter().cloned());
     for name in names {
         match std::fs::copy(from.join(&name), to.join(&name)) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             copied => assert!(copied.is_ok(), "{name}: {copied:?}"),
         }
     }
+    listed(from) == before
 }
 
 fn temporary() -> tempfile::TempDir {
@@ -40,7 +49,16 @@ fn temporary() -> tempfile::TempDir {
 /// Copies that must be made of a whole log.
 const COPIES: u64 = 100;
 /// Events that may be written while a copy is made.
-const WRITTEN_PER_COPY: u64 = 500;
+const WRITTEN_PER_COPY: u64 = 20;
+
+/// Sets it in the end, also when an assertion has failed.
+struct Sets<'a>(&'a AtomicBool);
+
+impl Drop for Sets<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 #[test]
 fn a_copy_of_a_live_directory_opens_with_all_that_was_acknowledged_or_says_why_it_does_not() {
@@ -48,7 +66,7 @@ fn a_copy_of_a_live_directory_opens_with_all_that_was_acknowledged_or_says_why_i
     let live = place.path().join("log");
     let log = open(&live, 20_000).unwrap();
     let (acked, allowed, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-    let (mut opened, mut refused) = (0, 0);
+    let (mut opened, mut refused, mut again) = (0, 0, 0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::SeqCst) {
@@ -62,12 +80,17 @@ fn a_copy_of_a_live_directory_opens_with_all_that_was_acknowledged_or_says_why_i
                 log.advance().unwrap();
             }
         });
-        for round in 0..400 {
+        let _done = Sets(&done);
+        for round in 0..1000 {
             let to = place.path().join(format!("copy {round}"));
             let before = acked.load(Ordering::SeqCst);
             // A writer that never rested could be faster than any copy.
             allowed.fetch_add(WRITTEN_PER_COPY, Ordering::SeqCst);
-            copy(&live, &to);
+            if !copy(&live, &to) {
+                again += 1;
+                std::fs::remove_dir_all(&to).unwrap();
+                continue;
+            }
             let is_whole = verify(&RealDisk, &to).is_ok_and(|report| report.is_whole());
             match open(&to, 20_000) {
                 Ok(copy) => {
@@ -88,9 +111,8 @@ fn a_copy_of_a_live_directory_opens_with_all_that_was_acknowledged_or_says_why_i
                 break;
             }
         }
-        done.store(true, Ordering::SeqCst);
     });
-    println!("{opened} copies opened, {refused} were refused");
+    println!("{opened} copies opened, {refused} were refused, {again} had to be made again");
     assert!(opened >= COPIES, "{opened} copies opened, {refused} were refused");
 }
 
